@@ -1,0 +1,1 @@
+//! Emulated model servers, open-loop load and side-by-side comparisons.

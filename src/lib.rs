@@ -1,0 +1,1 @@
+//! Paceline: a load balancer for model serving, as a proxy-wasm filter.
