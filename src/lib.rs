@@ -1,1 +1,3 @@
 //! Paceline: a load balancer for model serving, as a proxy-wasm filter.
+
+pub mod config;
