@@ -1,3 +1,6 @@
 //! Paceline: a load balancer for model serving, as a proxy-wasm filter.
 
 pub mod config;
+pub mod host;
+pub mod random;
+pub mod time;
