@@ -3,5 +3,7 @@
 pub mod config;
 pub mod estimate;
 pub mod host;
+pub mod pool;
 pub mod random;
+pub mod state;
 pub mod time;
