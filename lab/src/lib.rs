@@ -1,3 +1,4 @@
 //! Emulated model servers, open-loop load and side-by-side comparisons.
 
+pub mod load;
 pub mod workload;
