@@ -1,0 +1,19 @@
+//! The built filter, `paceline.wasm`, in a host that follows Envoy's and can be
+//! made to fail at any call. Run `make build` first.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failing test says so by panicking"
+)]
+
+mod contract;
+mod corruption;
+mod cost;
+mod faults;
+mod fleet;
+mod host;
+mod input;
+mod order;
+mod workers;
