@@ -1,6 +1,8 @@
 //! The shared record is damaged: the filter starts afresh, routes on, says so.
 
-use crate::fleet::{GET, TWO, config, in_flight, pass_throughs, picked, serve, total_in_flight};
+use crate::fleet::{
+    GET, LEASE, TWO, config, in_flight, pass_throughs, picked, serve, total_in_flight,
+};
 use crate::host::{Action, Process, Root, VM_ID, Vm};
 
 /// What may be found in place of the record: noise, the record itself cut,
@@ -57,12 +59,12 @@ fn seasoned(configuration: &str) -> (Process, Root, Records) {
     (process, root, records)
 }
 
-/// The filter must go on routing at once or, having said why, with the next request.
+/// The filter must go on routing at once or, having said why, with the next
+/// request; and what the damage added to the counts must end with the leases.
 fn recovers(process: &Process, root: &Root, context: &str) {
     let before: u64 = pass_throughs(process).values().sum();
     let first = root
-        .request(GET)
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
+        .request(GET).in_case(context);
     let routed = picked(&first).is_some();
     let after: u64 = pass_throughs(process).values().sum();
     assert!(
@@ -70,15 +72,14 @@ fn recovers(process: &Process, root: &Root, context: &str) {
         "{context}: passed through uncounted"
     );
     first
-        .end()
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
-    let second = serve(process, root).unwrap_or_else(|error| panic!("{context}: {error}"));
+        .end().in_case(context);
+    let second = serve(process, root).in_case(context);
     assert!(
         second.is_some(),
         "{context}: the second request was not routed"
     );
-    root.tick()
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
+    process.advance(LEASE * 3);
+    root.tick().in_case(context);
     assert_eq!(
         total_in_flight(process),
         0,

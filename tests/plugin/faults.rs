@@ -1,7 +1,8 @@
 //! Every host call of a request's life fails, one at a time and in every way,
 //! and no user notices.
 
-use crate::fleet::{GET, LEASE, Response, TWO, respond, serve, total_in_flight};
+use crate::fleet::{GET, In, LEASE, Response, TWO};
+use crate::fleet::{pass_throughs, picked, respond, serve, total_in_flight};
 use crate::host::{Action, HeaderMap, Process, Root, Status, Vm, VmResult, Which};
 use std::collections::BTreeSet;
 
@@ -18,8 +19,8 @@ const STATUSES: [Status; 9] = [
 ];
 
 /// A request from its headers to its end, with a body, on an upstream that
-/// answers well. All that the filter told Envoy to do on the way.
-fn life(process: &Process, root: &Root) -> VmResult<Vec<Action>> {
+/// answers well. Where it went, and all that the filter told Envoy on the way.
+fn life(process: &Process, root: &Root) -> VmResult<(Option<String>, Vec<Action>)> {
     let stream = root.stream()?;
     let mut actions = vec![stream.request_headers(HeaderMap::new(GET), false)?];
     actions.push(stream.request_body(b"a prompt", true)?);
@@ -30,8 +31,9 @@ fn life(process: &Process, root: &Root) -> VmResult<Vec<Action>> {
         "the filter answered in the upstream's place"
     );
     assert!(!stream.closed(), "the filter reset the stream");
+    let upstream = picked(&stream);
     stream.end()?;
-    Ok(actions)
+    Ok((upstream, actions))
 }
 
 /// A worker before its first request, or after it.
@@ -45,23 +47,21 @@ fn worker(process: &Process, seasoned: bool) -> Root {
     root
 }
 
-/// Runs a request with `which` failing, and checks all that must hold.
-fn survives(seasoned: bool, which: Which, code: u32) {
+/// Runs a request with `which` failing, and checks all that must hold. Whether
+/// the request was routed, or counted as passing through.
+fn survives(seasoned: bool, which: Which, code: u32) -> bool {
     let process = Process::new();
     let root = worker(&process, seasoned);
     root.vm.fail(which, code);
     let context = format!("{which:?} failing with {code}, seasoned: {seasoned}");
-    let actions = life(&process, &root).unwrap_or_else(|error| panic!("{context}: {error}"));
-    let paused = actions
-        .iter()
-        .filter(|action| **action != Action::Continue)
-        .count();
-    assert_eq!(paused, 0, "{context}: {actions:?}");
+    let (upstream, actions) = life(&process, &root).in_case(&context);
+    let accounted = upstream.is_some() || !pass_throughs(&process).is_empty();
+    let paused = actions.iter().any(|action| *action != Action::Continue);
+    assert!(!paused, "{context}: {actions:?}");
     root.vm.clear_plans();
-    root.tick()
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
+    root.tick().in_case(&context);
     assert_eq!(total_in_flight(&process), 0, "{context}, after a tick");
-    let upstream = serve(&process, &root).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let upstream = serve(&process, &root).in_case(&context);
     assert!(
         upstream.is_some(),
         "{context}: the next request was not routed"
@@ -71,6 +71,7 @@ fn survives(seasoned: bool, which: Which, code: u32) {
         0,
         "{context}, after another request"
     );
+    accounted
 }
 
 fn every_call_failing_in_every_way(seasoned: bool) {
@@ -85,7 +86,11 @@ fn every_call_failing_in_every_way(seasoned: bool) {
     );
     for index in 0..calls.len() {
         for status in STATUSES {
-            survives(seasoned, Which::At(index), status.into());
+            let accounted = survives(seasoned, Which::At(index), status.into());
+            assert!(
+                accounted,
+                "neither routed nor counted: call {index}, {status:?}"
+            );
         }
     }
 }
@@ -154,14 +159,12 @@ fn starts(which: Which, status: Status) {
     let vm = Vm::boot(&process, crate::host::VM_ID).unwrap();
     vm.fail(which, status);
     let root = vm.create_root(crate::host::Plugin::new(TWO));
-    let root = root.unwrap_or_else(|error| panic!("{context}: {error}"));
+    let root = root.in_case(&context);
     let taken = root
-        .configure()
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
+        .configure().in_case(&context);
     vm.clear_plans();
-    let upstream = serve(&process, &root).unwrap_or_else(|error| panic!("{context}: {error}"));
-    root.tick()
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
+    let upstream = serve(&process, &root).in_case(&context);
+    root.tick().in_case(&context);
     assert_eq!(
         upstream.is_some(),
         taken,
@@ -188,11 +191,9 @@ fn a_tick_survives_each_host_call_failing_in_each_way() {
             let stream = root.request(GET).unwrap();
             process.advance(LEASE / 2);
             root.vm.fail(Which::At(index), status);
-            root.tick()
-                .unwrap_or_else(|error| panic!("{context}: {error}"));
+            root.tick().in_case(&context);
             root.vm.clear_plans();
-            root.tick()
-                .unwrap_or_else(|error| panic!("{context}: {error}"));
+            root.tick().in_case(&context);
             assert_eq!(total_in_flight(&process), 1, "{context}");
             stream.end().unwrap();
             assert_eq!(total_in_flight(&process), 0, "{context}");

@@ -35,6 +35,18 @@ pub(crate) const POLICIES: [&str; 7] = [
     "shortest_expected_delay",
 ];
 
+/// For results that must be good: a failure says in which case.
+pub(crate) trait In<T> {
+    /// The value; panics with `case` if there is none.
+    fn in_case(self, case: &str) -> T;
+}
+
+impl<T> In<T> for VmResult<T> {
+    fn in_case(self, case: &str) -> T {
+        self.unwrap_or_else(|error| panic!("{case}: {error}"))
+    }
+}
+
 /// Headers of a plain request.
 pub(crate) const GET: [(&str, &str); 4] = [
     (":method", "GET"),
