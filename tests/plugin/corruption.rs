@@ -1,7 +1,7 @@
 //! The shared record is damaged: the filter starts afresh, routes on, says so.
 
 use crate::fleet::{
-    GET, LEASE, TWO, config, in_flight, pass_throughs, picked, serve, total_in_flight,
+    GET, In, LEASE, TWO, config, in_flight, pass_throughs, picked, serve, total_in_flight,
 };
 use crate::host::{Action, Process, Root, VM_ID, Vm};
 
@@ -63,16 +63,14 @@ fn seasoned(configuration: &str) -> (Process, Root, Records) {
 /// request; and what the damage added to the counts must end with the leases.
 fn recovers(process: &Process, root: &Root, context: &str) {
     let before: u64 = pass_throughs(process).values().sum();
-    let first = root
-        .request(GET).in_case(context);
+    let first = root.request(GET).in_case(context);
     let routed = picked(&first).is_some();
     let after: u64 = pass_throughs(process).values().sum();
     assert!(
         routed || after == before + 1,
         "{context}: passed through uncounted"
     );
-    first
-        .end().in_case(context);
+    first.end().in_case(context);
     let second = serve(process, root).in_case(context);
     assert!(
         second.is_some(),

@@ -160,8 +160,7 @@ fn starts(which: Which, status: Status) {
     vm.fail(which, status);
     let root = vm.create_root(crate::host::Plugin::new(TWO));
     let root = root.in_case(&context);
-    let taken = root
-        .configure().in_case(&context);
+    let taken = root.configure().in_case(&context);
     vm.clear_plans();
     let upstream = serve(&process, &root).in_case(&context);
     root.tick().in_case(&context);

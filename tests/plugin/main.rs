@@ -8,6 +8,7 @@
     reason = "a failing test says so by panicking"
 )]
 
+mod contention;
 mod contract;
 mod corruption;
 mod cost;
@@ -15,5 +16,8 @@ mod faults;
 mod fleet;
 mod host;
 mod input;
+mod lease;
 mod order;
+mod outcomes;
+mod schedule;
 mod workers;
