@@ -82,6 +82,7 @@ fn a_record_that_another_creates_at_the_same_moment_is_not_overwritten() {
     let theirs = get_in_between(&victim, 0, rival);
     let (mine, my_upstream) = open(&victim);
     let (other, upstream) = theirs.take().expect("the rival got in between");
+    victim.tick().unwrap();
     assert_eq!(
         in_flight(&process),
         counts(&process, &[&my_upstream, &upstream])

@@ -1,6 +1,6 @@
 //! Workers that die, stall or stay quiet, and clocks that do what none should.
 
-use crate::fleet::{GET, LEASE, Response, TWO, respond, serve, total_in_flight};
+use crate::fleet::{GET, LEASE, Response, TWO, config, respond, serve, total_in_flight};
 use crate::host::{Process, Status, Stream, VM_ID, Vm, Which};
 use std::time::Duration;
 
@@ -143,5 +143,23 @@ fn a_clock_that_fails_does_no_harm() {
     root.vm.clear_plans();
     root.tick().unwrap();
     assert!(serve(&process, &root).unwrap().is_some());
+    assert_eq!(total_in_flight(&process), 0);
+}
+
+#[test]
+fn a_lane_that_is_used_again_forgets_upstreams_that_its_new_holder_does_not_know() {
+    let process = Process::new();
+    let three = config(3, "round_robin");
+    let victim = Vm::start(&process, &three).unwrap();
+    let lost = [(); 6].map(|()| victim.request(GET).unwrap());
+    drop((lost, victim));
+    process.advance(LEASE * 2);
+    let heir = Vm::start(&process, config(2, "round_robin")).unwrap();
+    let open = heir.request(GET).unwrap();
+    let observer = Vm::start(&process, &three).unwrap();
+    observer.tick().unwrap();
+    assert_eq!(total_in_flight(&process), 1);
+    open.end().unwrap();
+    observer.tick().unwrap();
     assert_eq!(total_in_flight(&process), 0);
 }
