@@ -3,7 +3,7 @@
 
 use crate::fleet::{GET, In, LEASE, Response, TWO};
 use crate::fleet::{pass_throughs, picked, respond, serve, total_in_flight};
-use crate::host::{Action, HeaderMap, Process, Root, Status, Vm, VmResult, Which};
+use crate::host::{Action, HeaderMap, Plugin, Process, Root, Status, VM_ID, Vm, VmResult, Which};
 use std::collections::BTreeSet;
 
 const STATUSES: [Status; 9] = [
@@ -79,9 +79,9 @@ fn every_call_failing_in_every_way(seasoned: bool) {
     let root = worker(&process, seasoned);
     life(&process, &root).unwrap();
     let calls = root.vm.take_calls();
-    let failed: Vec<_> = calls.iter().filter(|call| call.code != 0).collect();
-    println!(
-        "{} host calls, not Ok without any plan: {failed:?}",
+    assert!(
+        calls.len() > 10,
+        "{} host calls in a request's life",
         calls.len()
     );
     for index in 0..calls.len() {
@@ -140,11 +140,8 @@ fn a_start_survives_each_host_call_failing_in_each_way() {
             starts(Which::At(index), status);
         }
     }
-    for function in calls
-        .iter()
-        .map(|call| call.function)
-        .collect::<BTreeSet<_>>()
-    {
+    let functions: BTreeSet<&str> = calls.iter().map(|call| call.function).collect();
+    for function in functions {
         for status in STATUSES {
             starts(Which::Every(function), status);
         }
@@ -156,9 +153,9 @@ fn a_start_survives_each_host_call_failing_in_each_way() {
 fn starts(which: Which, status: Status) {
     let context = format!("{which:?} failing with {status:?} at the start");
     let process = Process::new();
-    let vm = Vm::boot(&process, crate::host::VM_ID).unwrap();
+    let vm = Vm::boot(&process, VM_ID).unwrap();
     vm.fail(which, status);
-    let root = vm.create_root(crate::host::Plugin::new(TWO));
+    let root = vm.create_root(Plugin::new(TWO));
     let root = root.in_case(&context);
     let taken = root.configure().in_case(&context);
     vm.clear_plans();

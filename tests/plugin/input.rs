@@ -67,12 +67,14 @@ fn strange_requests() -> Vec<Headers> {
     requests
 }
 
-/// A configuration in which every part of a request that can be matched is.
+/// A configuration that looks at every part of a request that can be matched.
 const MATCHING: &str = r#"{ "pools": [
-    { "name": "matched",
-      "match": { "path_prefix": "/v1", "host": "models.example.com", "headers": { "x-model": "llama" } },
-      "upstreams": [ { "cluster": "gpu-a" } ] },
-    { "name": "rest", "upstreams": [ { "cluster": "gpu-b" } ] }
+    { "name": "path", "match": { "path_prefix": "/v1" }, "upstreams": [ { "cluster": "a" } ] },
+    { "name": "host", "match": { "host": "b.example.com" }, "upstreams": [ { "cluster": "b" } ] },
+    { "name": "header",
+      "match": { "headers": { "x-model": "c" } },
+      "upstreams": [ { "cluster": "c" } ] },
+    { "name": "rest", "upstreams": [ { "cluster": "d" } ] }
 ] }"#;
 
 #[test]
