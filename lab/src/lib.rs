@@ -1,3 +1,5 @@
 //! Emulated model servers, open-loop load and side-by-side comparisons.
 
+pub mod json;
 pub mod model;
+pub mod serve;
