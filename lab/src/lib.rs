@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod gateway;
+pub mod json;
 pub mod load;
 pub mod model;
+pub mod serve;
 pub mod workload;
