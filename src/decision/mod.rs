@@ -204,8 +204,15 @@ impl Balancer {
 
         let committed = ledger.update(shared, now, |view| {
             candidates.clear();
-            let members = order.iter().take(shown);
-            candidates.extend(members.filter_map(|member| candidate(view, &topology, *member)));
+            let members = view.members(order.iter().take(shown).copied());
+            candidates.extend(members.filter_map(|(member, in_flight, state)| {
+                Some(Candidate {
+                    member,
+                    weight: topology.members.get(member)?.weight,
+                    in_flight,
+                    state,
+                })
+            }));
             decide(&**policy, candidates, view, pool, now, rng)
         })?;
         let (picked, load) = committed.value.ok_or(PassThrough::NoPool)?;
@@ -307,16 +314,6 @@ impl Balancer {
     pub fn leave(&mut self, shared: &mut impl SharedData) -> Result<(), StateError> {
         self.ledger.leave(shared)
     }
-}
-
-fn candidate(view: &View<'_>, topology: &Topology, member: MemberIndex) -> Option<Candidate> {
-    let configured = topology.members.get(member)?;
-    Some(Candidate {
-        member,
-        weight: configured.weight,
-        in_flight: view.in_flight(member),
-        state: view.member(member),
-    })
 }
 
 /// Asks the policy, counts the request and keeps what the policy changed.

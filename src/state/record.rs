@@ -160,6 +160,13 @@ impl Record {
             .map_or_else(MemberState::default, MemberState::decode)
     }
 
+    /// All members' rows, still encoded.
+    #[must_use]
+    pub fn member_rows(&self) -> &[[u8; MemberState::SIZE]] {
+        let rows = self.bytes.get(self.member_offset(0)..self.lanes_offset());
+        rows.unwrap_or_default().as_chunks().0
+    }
+
     /// Replaces the state of the member in row `row`, if there is such a row.
     pub fn set_member(&mut self, row: usize, state: &MemberState) {
         if row < self.members {
@@ -209,7 +216,9 @@ impl Record {
         counts.get(row).copied().map_or(0, u32::from_le_bytes)
     }
 
-    fn lane_counts(&self, lane: usize) -> &[[u8; COUNT]] {
+    /// What lane `lane` has in flight at each member, little-endian.
+    #[must_use]
+    pub fn lane_counts(&self, lane: usize) -> &[[u8; COUNT]] {
         let counts = self.bytes.get(self.lane_counts_range(lane));
         counts.unwrap_or_default().as_chunks().0
     }

@@ -369,6 +369,38 @@ impl View<'_> {
         }
     }
 
+    /// Members with what is in flight at their upstreams and what is known of
+    /// them. Those that the record does not have are left out.
+    ///
+    /// The one thing that a pick does for every member, so it looks up what
+    /// they have in common only once.
+    pub fn members<'a>(
+        &'a self,
+        members: impl Iterator<Item = MemberIndex> + 'a,
+    ) -> impl Iterator<Item = (MemberIndex, u64, MemberState)> + 'a {
+        let rows = self.record.member_rows();
+        let lanes: Vec<_> = self
+            .live
+            .iter()
+            .map(|lane| self.record.lane_counts(*lane))
+            .collect();
+        let upstreams_are_shared = self.topology.members.len() > self.topology.upstreams.len();
+        members.filter_map(move |member| {
+            let row = *self.placement.members.get(member)?;
+            let state = MemberState::decode(*rows.get(row)?);
+            let in_flight = if upstreams_are_shared {
+                self.in_flight(member)
+            } else {
+                let others = lanes.iter().filter_map(|counts| counts.get(row).copied());
+                let others: u64 = others
+                    .map(|count| u64::from(u32::from_le_bytes(count)))
+                    .sum();
+                others + u64::from(*self.own.get(member)?)
+            };
+            Some((member, in_flight, state))
+        })
+    }
+
     fn in_flight_through(&self, member: MemberIndex) -> u64 {
         let own = self.own.get(member).copied().unwrap_or(0);
         let others = self.placement.members.get(member).map_or(0, |row| {
