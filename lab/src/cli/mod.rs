@@ -1,7 +1,6 @@
 //! The command line: one file a subcommand.
 
 mod bench;
-mod open_files;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -26,7 +25,6 @@ enum Command {
 /// Names the place, the value and what is allowed.
 pub(crate) fn run() -> anyhow::Result<()> {
     let Cli { command } = Cli::parse();
-    open_files::raise_limit();
     match command {
         Command::Bench(args) => bench::run(&args),
         Command::Serve(args) => serve::run(&args),
