@@ -1,5 +1,8 @@
 //! Emulated model servers, open-loop load and side-by-side comparisons.
 
+pub mod json;
 pub mod load;
+pub mod model;
 pub mod report;
+pub mod serve;
 pub mod workload;
