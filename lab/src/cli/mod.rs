@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod bench;
 mod open_files;
 mod serve;
 
@@ -15,6 +16,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Serve(serve::Args),
 }
 
@@ -26,6 +28,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let Cli { command } = Cli::parse();
     open_files::raise_limit();
     match command {
+        Command::Bench(args) => bench::run(&args),
         Command::Serve(args) => serve::run(&args),
     }
 }

@@ -1,0 +1,135 @@
+//! What can stand in a header, in a metric's name, or as a header's name.
+
+/// The longest name of a pool or cluster. Istio's cluster names, made of a port,
+/// a subset and a host name, stay below it.
+const MAX_NAME_LEN: usize = 512;
+
+/// What [`is_name`] accepts, in words.
+pub(super) const NAME: &str = "a name of 1 to 512 visible ASCII characters, \
+     without a semicolon and without a space at either end";
+
+/// What [`is_route_header`] accepts, in words.
+pub(super) const ROUTE_HEADER: &str = "the name of a request header that means nothing else, \
+     such as \"x-upstream-cluster\"";
+
+/// Request headers that mean something else to HTTP or to Envoy. Overwriting
+/// them would break the request or give away what they protect.
+const RESERVED_HEADERS: [&str; 24] = [
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "keep-alive",
+    "max-forwards",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// Whether Envoy can carry the name in a header, and a metric in a label: there
+/// a semicolon ends the value.
+pub(super) fn is_name(text: &str) -> bool {
+    let visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    (1..=MAX_NAME_LEN).contains(&text.len())
+        && text.bytes().all(|byte| visible(byte) && byte != b';')
+        && text.trim_matches(' ').len() == text.len()
+}
+
+/// Whether the name is a header's, and free to name the upstream cluster.
+/// Header names have no case.
+pub(super) fn is_route_header(text: &str) -> bool {
+    let reserved = RESERVED_HEADERS
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case(text));
+    is_token(text) && !reserved
+}
+
+/// A token of RFC 9110, section 5.6.2.
+pub(super) fn is_token(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    (1..=MAX_NAME_LEN).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_envoy_and_istio_use_are_names() {
+        for name in [
+            "gpu-a",
+            "outbound|8080|v2|svc.ns.svc.cluster.local",
+            "10.0.0.1:8000",
+            "Llama 3",
+            "a",
+            &"n".repeat(512),
+        ] {
+            assert!(is_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_header_cannot_carry_is_no_name() {
+        for name in [
+            "",
+            " ",
+            " a",
+            "a ",
+            "a\tb",
+            "a\nb",
+            "a\0b",
+            "a\u{7f}",
+            "modèle",
+            "a;b",
+            &"n".repeat(513),
+        ] {
+            assert!(!is_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn free_header_tokens_can_route() {
+        for name in ["x-upstream-cluster", "X-Upstream", "x_route", "a", "x.y~z"] {
+            assert!(is_route_header(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn other_headers_cannot_route() {
+        for name in [
+            "",
+            ":authority",
+            ":path",
+            "x upstream",
+            "x-upstream:",
+            "x-über",
+            "x\r\ny",
+            "x(y)",
+            "host",
+            "Host",
+            "Connection",
+            "transfer-encoding",
+            "content-length",
+            "te",
+            "upgrade",
+            "cookie",
+        ] {
+            assert!(!is_route_header(name), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Pools and their upstreams.
+
+use core::ops::RangeInclusive;
+
+use super::error::Problems;
+use super::json::Quoted;
+use super::matcher::{self, Match};
+use super::names;
+use super::policy::{self, PolicyConfig};
+use super::reader::{FirstUses, Node, Object, Path};
+
+const WEIGHTS: RangeInclusive<u32> = 1..=1000;
+const DEFAULT_WEIGHT: u32 = 1;
+
+/// The name of the pool that top-level `upstreams` stand for.
+const SHORTHAND_NAME: &str = "default";
+
+/// The upstreams that can serve the same requests, and how to choose among them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Unique in the configuration; can stand in a header and in a metric's name.
+    pub name: String,
+    /// Which requests belong to the pool.
+    pub matcher: Match,
+    /// At least one, each cluster once. Other pools may name the same clusters.
+    pub upstreams: Vec<Upstream>,
+    /// How one of `upstreams` is picked.
+    pub policy: PolicyConfig,
+}
+
+/// One routing target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// The Envoy cluster, as the route header will name it.
+    pub cluster: String,
+    /// The share of the load relative to its pool's other upstreams: 1 to 1000,
+    /// default 1.
+    pub weight: u32,
+}
+
+/// Reads the one pool that top-level `upstreams` and `policy` stand for.
+pub(super) fn read_shorthand(root: &Object<'_>, problems: &mut Problems) -> Option<Pool> {
+    let allowed = "the clusters to balance, such as [{\"cluster\": \"gpu-a\"}], or give pools";
+    let upstreams = root
+        .require("upstreams", allowed, problems)
+        .and_then(|node| read_upstreams(node, problems));
+    let policy = read_policy(root, problems);
+    Some(Pool {
+        name: SHORTHAND_NAME.to_owned(),
+        matcher: Match::default(),
+        upstreams: upstreams?,
+        policy,
+    })
+}
+
+/// Reads `pools`. Pools with problems are left out.
+pub(super) fn read_pools(node: Node<'_>, problems: &mut Problems) -> Vec<Pool> {
+    let allowed = "an array of at least one pool";
+    let items = node.items(allowed, problems).unwrap_or_default();
+
+    let mut names = FirstUses::default();
+    let mut pools = Vec::with_capacity(items.len());
+    for (index, json) in items.iter().enumerate() {
+        let path = Path::Index(&node.path, index);
+        pools.extend(read_pool(Node { json, path }, index, &mut names, problems));
+    }
+    // Without all pools and their matches there is no telling which are reached.
+    if problems.is_empty() {
+        refuse_unreachable(&pools, node.path, problems);
+    }
+    pools
+}
+
+fn read_pool(
+    node: Node<'_>,
+    index: usize,
+    names: &mut FirstUses,
+    problems: &mut Problems,
+) -> Option<Pool> {
+    let object = node.object("an object with name and upstreams", problems)?;
+    object.allow_only(&["name", "match", "upstreams", "policy"], problems);
+
+    let name = read_pool_name(&object, index, names, problems);
+    let matcher = object
+        .get("match")
+        .and_then(|node| matcher::read(node, problems))
+        .unwrap_or_default();
+    let upstreams = object
+        .require("upstreams", UPSTREAMS, problems)
+        .and_then(|node| read_upstreams(node, problems));
+    let policy = read_policy(&object, problems);
+
+    Some(Pool {
+        name: name?,
+        matcher,
+        upstreams: upstreams?,
+        policy,
+    })
+}
+
+fn read_pool_name(
+    pool: &Object<'_>,
+    index: usize,
+    names: &mut FirstUses,
+    problems: &mut Problems,
+) -> Option<String> {
+    let node = pool.require("name", names::NAME, problems)?;
+    let name = node.text_that(names::is_name, names::NAME, problems)?;
+    if let Some(first) = names.earlier(name, index) {
+        let message = format!(
+            "{} is already the name of pools[{first}]; give every pool its own",
+            Quoted(name)
+        );
+        problems.add(&node.path, message);
+    }
+    Some(name.to_owned())
+}
+
+fn read_policy(object: &Object<'_>, problems: &mut Problems) -> PolicyConfig {
+    object
+        .get("policy")
+        .and_then(|node| policy::read(node, problems))
+        .unwrap_or_default()
+}
+
+const UPSTREAMS: &str = "an array of at least one upstream, such as [{\"cluster\": \"gpu-a\"}]";
+
+fn read_upstreams(node: Node<'_>, problems: &mut Problems) -> Option<Vec<Upstream>> {
+    let items = node.items(UPSTREAMS, problems)?;
+    let mut clusters = FirstUses::default();
+    let mut upstreams = Vec::with_capacity(items.len());
+    for (index, json) in items.iter().enumerate() {
+        let path = Path::Index(&node.path, index);
+        let item = Node { json, path };
+        upstreams.extend(read_upstream(item, index, &mut clusters, problems));
+    }
+    Some(upstreams)
+}
+
+fn read_upstream(
+    node: Node<'_>,
+    index: usize,
+    clusters: &mut FirstUses,
+    problems: &mut Problems,
+) -> Option<Upstream> {
+    let object = node.object("an object such as {\"cluster\": \"gpu-a\"}", problems)?;
+    object.allow_only(&["cluster", "weight"], problems);
+
+    let weight = object
+        .get("weight")
+        .and_then(|node| node.whole(WEIGHTS, problems))
+        .unwrap_or(DEFAULT_WEIGHT);
+    let name = object.require("cluster", "the name of an Envoy cluster", problems)?;
+    let cluster = name.text_that(names::is_name, names::NAME, problems)?;
+    if let Some(first) = clusters.earlier(cluster, index) {
+        let message = format!(
+            "{} is already upstream {first} of this pool; \
+             name a cluster once, its weight gives its share",
+            Quoted(cluster)
+        );
+        problems.add(&name.path, message);
+    }
+    Some(Upstream {
+        cluster: cluster.to_owned(),
+        weight,
+    })
+}
+
+/// Refuses a pool whose every request an earlier pool takes.
+fn refuse_unreachable(pools: &[Pool], path: Path<'_>, problems: &mut Problems) {
+    for (index, pool) in pools.iter().enumerate() {
+        let earlier = pools.iter().take(index).enumerate();
+        let taker = earlier
+            .into_iter()
+            .find(|(_, earlier)| earlier.matcher.covers(&pool.matcher));
+        if let Some((first, taker)) = taker {
+            let what = match taker.matcher.is_catch_all() {
+                true => "every request",
+                false => "every request that this pool matches",
+            };
+            let message = format!(
+                "pool {} can never be reached: pools[{first}], {}, matches {what}; \
+                 put the narrower match first",
+                Quoted(&pool.name),
+                Quoted(&taker.name)
+            );
+            problems.add(&Path::Index(&path, index), message);
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The pure pipeline: from a request to an upstream, and from an end to what
+//! is learned of it.
+//!
+//! A pick and its count are one transaction on the shared state, and so are
+//! the release of the count and the sample. Nothing here knows a proxy: the
+//! filter, the tests and the simulator run this same code.
+
+mod explanation;
+mod learning;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::host::SharedData;
+use crate::outcome::End;
+use crate::policy::{self, Candidate, Choice, Picked, Policy, Scored};
+use crate::pool::{MemberIndex, Topology};
+use crate::random::Rng;
+use crate::state::{Ledger, StateError, View};
+use crate::time::Timestamp;
+
+pub use explanation::Explanation;
+use learning::learn;
+
+/// Up to so many members a policy compares all that it wants to.
+const FULL_SCAN: usize = 256;
+/// Of a larger pool it sees so many, drawn at random for each pick: the best of
+/// 64 is among the best 5 % of the pool with probability 0.96.
+const SAMPLE: usize = 64;
+
+/// Where requests go and what is outstanding: one worker's balancer.
+pub struct Balancer {
+    policies: Vec<Box<dyn Policy>>,
+    names: Vec<&'static str>,
+    ledger: Ledger,
+    rng: Rng,
+    /// The members of each pool, in the random order that samples leave.
+    order: Vec<MemberIndex>,
+    candidates: Vec<Candidate>,
+}
+
+/// Why a request is not routed here but left to the proxy's own route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassThrough {
+    /// No pool's match fits the request.
+    NoPool,
+    /// Other workers changed the shared record at every try.
+    Contention,
+    /// The shared record was not readable; it starts afresh.
+    MalformedState,
+    /// A host call failed.
+    HostError,
+}
+
+impl PassThrough {
+    /// All reasons, in the order of [`PassThrough::index`].
+    pub const ALL: [PassThrough; 4] = [
+        PassThrough::NoPool,
+        PassThrough::Contention,
+        PassThrough::MalformedState,
+        PassThrough::HostError,
+    ];
+
+    /// The reason's place in [`PassThrough::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name of the reason in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            PassThrough::NoPool => "no_pool",
+            PassThrough::Contention => "contention",
+            PassThrough::MalformedState => "malformed_state",
+            PassThrough::HostError => "host_error",
+        }
+    }
+}
+
+impl From<StateError> for PassThrough {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Contended => PassThrough::Contention,
+            StateError::Malformed => PassThrough::MalformedState,
+            StateError::Host(_) => PassThrough::HostError,
+        }
+    }
+}
+
+/// A place that is counted for one request until it is given to
+/// [`Balancer::release`], which must happen exactly once.
+#[derive(Debug, PartialEq)]
+#[must_use = "a reservation that is dropped is never released"]
+pub struct Reservation {
+    /// Which member was picked.
+    pub member: MemberIndex,
+    /// When.
+    pub picked_at: Timestamp,
+    /// Requests in flight at the upstream at that moment, this one included.
+    load: u64,
+}
+
+/// A pick that has been counted.
+#[derive(Debug, PartialEq)]
+pub struct Route {
+    /// What to give back when the request ends.
+    pub reservation: Reservation,
+    /// Why this one, for people.
+    pub explanation: Explanation,
+    /// Requests in flight at the upstream, this one included.
+    pub in_flight: u64,
+    /// Transactions that had to be tried again.
+    pub retries: u32,
+}
+
+/// What a finished request showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// How it ended.
+    pub end: End,
+    /// Bytes of the response's body.
+    pub response_bytes: u64,
+    /// For how long the upstream asked to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+/// What a release left.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Released {
+    /// Requests still in flight at the upstream.
+    pub in_flight: u64,
+    /// Transactions that had to be tried again.
+    pub retries: u32,
+}
+
+impl Balancer {
+    /// A balancer for one worker. `key` is where the workers share their
+    /// record; `seed` must differ between them.
+    #[must_use]
+    pub fn new(config: &Config, key: String, seed: u64) -> Self {
+        let topology = Rc::new(Topology::new(config));
+        let mut rng = Rng::new(seed);
+        let owner = rng.next_u64();
+        Balancer {
+            policies: config
+                .pools
+                .iter()
+                .map(|p| policy::from_config(&p.policy))
+                .collect(),
+            names: config.pools.iter().map(|p| p.policy.name()).collect(),
+            order: (0..topology.members.len()).collect(),
+            candidates: Vec::new(),
+            ledger: Ledger::new(topology, key, owner, config.lease),
+            rng,
+        }
+    }
+
+    /// What can be chosen from.
+    #[must_use]
+    pub fn topology(&self) -> &Rc<Topology> {
+        self.ledger.topology()
+    }
+
+    /// Picks a member of `pool` and counts the request there, at once.
+    ///
+    /// # Errors
+    /// The request cannot be counted, so it must not be routed.
+    pub fn pick(
+        &mut self,
+        shared: &mut impl SharedData,
+        pool: usize,
+        now: Timestamp,
+    ) -> Result<Route, PassThrough> {
+        let Balancer {
+            policies,
+            names,
+            ledger,
+            rng,
+            order,
+            candidates,
+        } = self;
+        let topology = Rc::clone(ledger.topology());
+        let (Some(policy), Some(name)) = (policies.get(pool), names.get(pool)) else {
+            return Err(PassThrough::NoPool);
+        };
+        let members = topology
+            .pools
+            .get(pool)
+            .map_or(0..0, |pool| pool.members.clone());
+        let Some(order) = order.get_mut(members) else {
+            return Err(PassThrough::NoPool);
+        };
+        let shown = if policy.needs_all() || order.len() <= FULL_SCAN {
+            order.len()
+        } else {
+            shuffle_to_front(order, SAMPLE, rng);
+            SAMPLE
+        };
+
+        let committed = ledger.update(shared, now, |view| {
+            candidates.clear();
+            let members = order.iter().take(shown);
+            candidates.extend(members.filter_map(|member| candidate(view, &topology, *member)));
+            decide(&**policy, candidates, view, pool, now, rng)
+        })?;
+        let (picked, load) = committed.value.ok_or(PassThrough::NoPool)?;
+        let member_of = |scored: Scored| candidates.get(scored.index).map(|c| c.member);
+        let member = member_of(picked.best).ok_or(PassThrough::NoPool)?;
+        let runner_up = picked
+            .runner_up
+            .and_then(|s| Some((member_of(s)?, s.score)));
+        Ok(Route {
+            reservation: Reservation {
+                member,
+                picked_at: now,
+                load,
+            },
+            explanation: Explanation {
+                policy: name,
+                reason: picked.reason,
+                score: picked.best.score,
+                runner_up,
+            },
+            in_flight: load,
+            retries: committed.retries,
+        })
+    }
+
+    /// Gives a reservation back and learns from how the request ended.
+    ///
+    /// The count is released whatever happens: where the transaction fails,
+    /// this worker's next one publishes the lower count.
+    ///
+    /// # Errors
+    /// The transaction failed and nothing was learned.
+    pub fn release(
+        &mut self,
+        shared: &mut impl SharedData,
+        reservation: Reservation,
+        finished: &Finished,
+        now: Timestamp,
+    ) -> Result<Released, StateError> {
+        let member = reservation.member;
+        let topology = Rc::clone(self.ledger.topology());
+        let pool = topology.members.get(member).map_or(0, |member| member.pool);
+        let decay = self
+            .policies
+            .get(pool)
+            .map_or(10.0, |policy| policy.decay_seconds());
+        let committed = self.ledger.update(shared, now, |view| {
+            view.release(member);
+            let mut state = view.member(member);
+            let mut pool_state = view.pool(pool);
+            learn(
+                &mut state,
+                &mut pool_state,
+                &reservation,
+                finished,
+                decay,
+                now,
+            );
+            view.set_member(member, &state);
+            view.set_pool(pool, &pool_state);
+            view.in_flight(member)
+        });
+        match committed {
+            Ok(committed) => Ok(Released {
+                in_flight: committed.value,
+                retries: committed.retries,
+            }),
+            Err(error) => {
+                self.ledger.forget(member);
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps this worker's counts alive, once it has any, and returns what is
+    /// in flight at each upstream, in the order of [`Topology::upstreams`].
+    /// To be called several times within a lease.
+    ///
+    /// # Errors
+    /// The transaction failed; the next call makes up for it.
+    pub fn renew(
+        &mut self,
+        shared: &mut impl SharedData,
+        now: Timestamp,
+    ) -> Result<Vec<u64>, StateError> {
+        if !self.ledger.has_lane() {
+            return self.ledger.observe(shared, now);
+        }
+        let committed = self
+            .ledger
+            .update(shared, now, |view| view.in_flight_by_upstream())?;
+        Ok(committed.value)
+    }
+
+    /// Stops taking part in the shared state, where nothing is in flight.
+    ///
+    /// # Errors
+    /// The transaction failed; the lease ends by itself.
+    pub fn leave(&mut self, shared: &mut impl SharedData) -> Result<(), StateError> {
+        self.ledger.leave(shared)
+    }
+}
+
+fn candidate(view: &View<'_>, topology: &Topology, member: MemberIndex) -> Option<Candidate> {
+    let configured = topology.members.get(member)?;
+    Some(Candidate {
+        member,
+        weight: configured.weight,
+        in_flight: view.in_flight(member),
+        state: view.member(member),
+    })
+}
+
+/// Asks the policy, counts the request and keeps what the policy changed.
+fn decide(
+    policy: &dyn Policy,
+    candidates: &mut [Candidate],
+    view: &mut View<'_>,
+    pool: usize,
+    now: Timestamp,
+    rng: &mut Rng,
+) -> Option<(Picked, u64)> {
+    let mut pool_state = view.pool(pool);
+    let picked = policy.pick(&mut Choice {
+        candidates,
+        pool: &mut pool_state,
+        now,
+        rng,
+    })?;
+    let winner = candidates.get(picked.best.index)?;
+    view.reserve(winner.member);
+    pool_state.used_at = now;
+    view.set_pool(pool, &pool_state);
+    if policy.changes_candidates() {
+        for candidate in candidates.iter() {
+            view.set_member(candidate.member, &candidate.state);
+        }
+    }
+    Some((picked, winner.in_flight + 1))
+}
+
+/// Brings `count` elements, drawn at random, to the front.
+fn shuffle_to_front(order: &mut [MemberIndex], count: usize, rng: &mut Rng) {
+    let len = order.len();
+    for place in 0..count.min(len) {
+        order.swap(place, place + rng.below(len - place));
+    }
+}

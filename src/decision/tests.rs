@@ -1,0 +1,249 @@
+use super::*;
+use crate::host::memory::Memory;
+use crate::policy::Reason;
+
+const KEY: &str = "test";
+
+fn balancer(json: &str, seed: u64) -> Balancer {
+    let config = Config::parse(Some(json.as_bytes())).unwrap();
+    Balancer::new(&config, KEY.to_owned(), seed)
+}
+
+fn at(seconds: f64) -> Timestamp {
+    Timestamp::from_nanos((seconds * 1e9) as u64)
+}
+
+fn answered(status: u16, response_bytes: u64) -> Finished {
+    Finished {
+        end: End {
+            status: Some(status),
+            attempts: 1,
+            request_complete: true,
+            response_complete: true,
+            ..End::default()
+        },
+        response_bytes,
+        retry_after: None,
+    }
+}
+
+/// A closed loop of `clients`: a server takes `seconds(server)` per request and
+/// per request that it has. Returns how often each server was picked.
+fn closed_loop(
+    balancer: &mut Balancer,
+    clients: usize,
+    rounds: usize,
+    finished: impl Fn(usize) -> Finished,
+    seconds: impl Fn(usize) -> f64,
+) -> Vec<usize> {
+    let mut shared = Memory::default();
+    let servers = balancer.topology().members.len();
+    let mut shares = vec![0; servers];
+    let mut open: Vec<(f64, Reservation)> = Vec::new();
+    let mut now = 1.0;
+    for _ in 0..rounds {
+        while open.len() < clients {
+            let route = balancer.pick(&mut shared, 0, at(now)).unwrap();
+            let server = route.reservation.member;
+            shares[server] += 1;
+            let took = seconds(server) * route.in_flight as f64;
+            open.push((now + took, route.reservation));
+        }
+        open.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        let (end, reservation) = open.pop().unwrap();
+        now = end;
+        let finished = finished(reservation.member);
+        balancer
+            .release(&mut shared, reservation, &finished, at(now))
+            .unwrap();
+    }
+    shares
+}
+
+#[test]
+fn a_pick_is_counted_and_a_release_uncounts_it() {
+    let mut shared = Memory::default();
+    let mut one = balancer(r#"{"upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#, 1);
+    let mut two = balancer(r#"{"upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#, 2);
+    let first = one.pick(&mut shared, 0, at(1.0)).unwrap();
+    let second = two.pick(&mut shared, 0, at(1.0)).unwrap();
+    assert_ne!(
+        first.reservation.member, second.reservation.member,
+        "the other is idle"
+    );
+    assert_eq!(one.renew(&mut shared, at(1.0)).unwrap(), [1, 1]);
+    for (balancer, route) in [(&mut one, first), (&mut two, second)] {
+        let released =
+            balancer.release(&mut shared, route.reservation, &answered(200, 10), at(2.0));
+        assert_eq!(released.unwrap().in_flight, 0);
+    }
+    assert_eq!(two.renew(&mut shared, at(2.0)).unwrap(), [0, 0]);
+}
+
+#[test]
+fn the_default_gives_each_server_its_share() {
+    let upstreams = r#"{"upstreams": [{"cluster": "fast"}, {"cluster": "slow"}]}"#;
+    let seconds = |server| if server == 0 { 0.1 } else { 0.3 };
+    let shares = closed_loop(
+        &mut balancer(upstreams, 1),
+        12,
+        4_000,
+        |_| answered(200, 100),
+        seconds,
+    );
+    let ratio = shares[0] as f64 / shares[1] as f64;
+    assert!(
+        (2.4..4.2).contains(&ratio),
+        "three times as fast: {shares:?}"
+    );
+}
+
+#[test]
+fn equal_servers_get_equal_shares() {
+    let upstreams = r#"{"upstreams": [{"cluster": "a"}, {"cluster": "b"}, {"cluster": "c"}]}"#;
+    let shares = closed_loop(
+        &mut balancer(upstreams, 5),
+        9,
+        3_000,
+        |_| answered(200, 100),
+        |_| 0.1,
+    );
+    assert!(
+        shares.iter().all(|n| (900..1_110).contains(n)),
+        "{shares:?}"
+    );
+}
+
+#[test]
+fn a_server_that_fails_at_once_draws_few_requests() {
+    for policy in [
+        "shortest_expected_delay",
+        "least_request",
+        "least_response_time",
+        "peak_ewma",
+    ] {
+        let json = format!(
+            r#"{{"policy": "{policy}", "upstreams": [{{"cluster": "ok"}}, {{"cluster": "ok2"}}, {{"cluster": "broken"}}]}}"#
+        );
+        let finished = |server| answered(if server == 2 { 503 } else { 200 }, 100);
+        let seconds = |server| if server == 2 { 0.001 } else { 0.1 };
+        let shares = closed_loop(&mut balancer(&json, 3), 6, 4_000, finished, seconds);
+        // A least-request balancer that does not see errors would send nearly
+        // every request there.
+        assert!(shares[2] < 800, "{policy}: {shares:?}");
+    }
+}
+
+#[test]
+fn long_answers_do_not_make_a_server_look_slow() {
+    // Both servers take a second per 1000 bytes and request; one happens to
+    // get the long answers.
+    let mut shared = Memory::default();
+    let mut balancer = balancer(
+        r#"{"policy": "round_robin", "upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#,
+        1,
+    );
+    let mut rng = Rng::new(8);
+    let mut now = 1.0;
+    for _ in 0..2_000 {
+        let route = balancer.pick(&mut shared, 0, at(now)).unwrap();
+        let base = if route.reservation.member == 0 {
+            500
+        } else {
+            1_500
+        };
+        let bytes = base + rng.below(1_000) as u64;
+        now += bytes as f64 / 1_000.0;
+        balancer
+            .release(
+                &mut shared,
+                route.reservation,
+                &answered(200, bytes),
+                at(now),
+            )
+            .unwrap();
+    }
+    let paces = balancer.ledger.update(&mut shared, at(now), |view| {
+        [0, 1].map(|member| view.member(member).pace.mean_log())
+    });
+    let [a, b] = paces.unwrap().value;
+    assert!(
+        (a - b).abs() < 0.25,
+        "{a} {b}: the raw latencies differ by ln 2 = 0.69"
+    );
+}
+
+#[test]
+fn what_is_nobodys_fault_teaches_nothing() {
+    let mut shared = Memory::default();
+    let mut balancer = balancer(r#"{"upstreams": [{"cluster": "a"}]}"#, 1);
+    for status in [404, 200] {
+        let route = balancer.pick(&mut shared, 0, at(1.0)).unwrap();
+        let mut finished = answered(status, 10);
+        finished.end.flags = u64::from(status == 200) << 14;
+        balancer
+            .release(&mut shared, route.reservation, &finished, at(2.0))
+            .unwrap();
+    }
+    let state = balancer
+        .ledger
+        .update(&mut shared, at(3.0), |view| view.member(0))
+        .unwrap()
+        .value;
+    assert!(!state.pace.is_known());
+    assert_eq!(state.errors.penalty(at(3.0), 0.0), 1.0);
+}
+
+#[test]
+fn a_large_pool_is_sampled_and_every_member_is_reached() {
+    let upstreams: Vec<String> = (0..600)
+        .map(|n| format!(r#"{{"cluster": "c{n}"}}"#))
+        .collect();
+    let json = format!(
+        r#"{{"policy": "least_request", "upstreams": [{}]}}"#,
+        upstreams.join(",")
+    );
+    let (mut shared, mut balancer) = (Memory::default(), balancer(&json, 1));
+    let mut in_flight = vec![0; 600];
+    for _ in 0..1_800 {
+        let route = balancer.pick(&mut shared, 0, at(1.0)).unwrap();
+        in_flight[route.reservation.member] += 1;
+    }
+    assert_eq!(balancer.renew(&mut shared, at(1.0)).unwrap(), in_flight);
+    // Three each on average; the least loaded of 64 is never far above.
+    assert!(
+        in_flight.iter().all(|n| (1..=4).contains(n)),
+        "{in_flight:?}"
+    );
+}
+
+#[test]
+fn a_pick_explains_itself() {
+    let json = r#"{"policy": "least_request", "upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#;
+    let (mut shared, mut balancer) = (Memory::default(), balancer(json, 1));
+    balancer.pick(&mut shared, 0, at(1.0)).unwrap();
+    balancer.pick(&mut shared, 0, at(1.0)).unwrap();
+    let route = balancer.pick(&mut shared, 0, at(1.0)).unwrap();
+    let name = |member: usize| ["a", "b"][member];
+    let member = route.reservation.member;
+    assert_eq!(
+        route.explanation.describe(balancer.topology(), member),
+        format!(
+            "upstream={}; policy=least_request; score=2; runner_up={} (2); reason=policy",
+            name(member),
+            name(1 - member)
+        )
+    );
+    assert_eq!(route.explanation.reason, Reason::Policy);
+}
+
+#[test]
+fn a_pool_that_does_not_exist_is_passed_through() {
+    let mut balancer = balancer(r#"{"upstreams": [{"cluster": "a"}]}"#, 1);
+    assert_eq!(
+        balancer
+            .pick(&mut Memory::default(), 7, at(1.0))
+            .unwrap_err(),
+        PassThrough::NoPool
+    );
+}

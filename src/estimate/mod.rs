@@ -1,0 +1,17 @@
+//! What is learned of upstreams from the requests that they answered.
+//!
+//! Pure arithmetic: time is always an argument and nothing here knows where
+//! the numbers are kept. Every estimate can say that it knows nothing yet,
+//! and none can be brought to a value that is not finite, whatever it is fed.
+
+pub mod errors;
+pub mod pace;
+pub mod response_time;
+pub mod shrinkage;
+pub mod work;
+
+pub use errors::ErrorRate;
+pub use pace::{Pace, ResidualVariance};
+pub use response_time::{PeakResponseTime, ResponseTime};
+pub use shrinkage::Prior;
+pub use work::ObservedWork;

@@ -1,0 +1,87 @@
+//! The host functions of proxy-wasm ABI 0.2.1 and of WASI that are called.
+//!
+//! Statuses are plain numbers here: a host may return one that no list has.
+
+/// Success.
+pub(super) const OK: u32 = 0;
+/// The thing asked for does not exist.
+pub(super) const NOT_FOUND: u32 = 1;
+/// A compare-and-swap write met another version.
+pub(super) const CAS_MISMATCH: u32 = 8;
+
+/// Header maps, by their number in the ABI.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(super) enum HeaderMap {
+    /// Of the request.
+    Request = 0,
+    /// Of the response.
+    Response = 2,
+}
+
+/// The buffer that holds the plugin's configuration.
+pub(super) const PLUGIN_CONFIGURATION: u32 = 7;
+/// WASI's monotonic clock.
+pub(super) const CLOCK_MONOTONIC: u32 = 1;
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    pub(super) fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
+    pub(super) fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    pub(super) fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        max_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    pub(super) fn proxy_get_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *mut *mut u8,
+        value_size: *mut usize,
+    ) -> u32;
+    pub(super) fn proxy_replace_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    pub(super) fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
+    pub(super) fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        value: *mut *mut u8,
+        value_size: *mut usize,
+    ) -> u32;
+    pub(super) fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *mut *mut u8,
+        value_size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    pub(super) fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        cas: u32,
+    ) -> u32;
+    pub(super) fn proxy_define_metric(
+        kind: u32,
+        name: *const u8,
+        name_size: usize,
+        id: *mut u32,
+    ) -> u32;
+    pub(super) fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    pub(super) fn proxy_record_metric(id: u32, value: u64) -> u32;
+}
+
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    pub(super) fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
+    pub(super) fn random_get(buffer: *mut u8, size: usize) -> u32;
+}

@@ -1,0 +1,156 @@
+//! What the filter asks of the proxy that runs it.
+//!
+//! Everything else in this crate reaches the outside through these two traits
+//! alone, so it runs unchanged under the real proxy, under tests and in the
+//! simulator. Errors are values: a host call may fail at any time, and a
+//! failed call must never become a failed request.
+
+pub mod memory;
+
+use std::fmt;
+
+use crate::time::Timestamp;
+
+/// A host call that did not succeed, by the proxy-wasm status it returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostError(pub u32);
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the host call failed with status {}", self.0)
+    }
+}
+
+impl std::error::Error for HostError {}
+
+/// The version of a value in shared data: any write of the key changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version(pub u32);
+
+/// A value of shared data at one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned {
+    /// The value; empty where it was removed.
+    pub value: Vec<u8>,
+    /// The version to give to [`SharedData::compare_and_set`].
+    pub version: Version,
+}
+
+/// Why a write to shared data did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetError {
+    /// Somebody else wrote the key since the given version was read.
+    Conflict,
+    /// The host refused for another reason.
+    Host(HostError),
+}
+
+/// The store that all workers of a process share.
+pub trait SharedData {
+    /// Reads `key`; `None` where it was never written.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn get(&mut self, key: &str) -> Result<Option<Versioned>, HostError>;
+
+    /// Writes `key` if it still has the version that `expected` names, or if
+    /// it does not exist where `expected` is `None`.
+    ///
+    /// # Errors
+    /// The key has changed, or the host call failed.
+    fn compare_and_set(
+        &mut self,
+        key: &str,
+        value: &[u8],
+        expected: Option<Version>,
+    ) -> Result<(), SetError>;
+}
+
+/// What a metric counts and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// A total that only grows.
+    Counter,
+    /// A level that is set.
+    Gauge,
+    /// A distribution of samples.
+    Histogram,
+}
+
+/// A metric that the host knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricId(pub u32);
+
+/// The proxy: its clock, the current stream's headers and properties, its
+/// metrics and the shared data.
+///
+/// Header names are lower case. Header values are bytes: nothing promises
+/// that they are UTF-8.
+pub trait Host: SharedData {
+    /// The monotonic clock.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn now(&mut self) -> Result<Timestamp, HostError>;
+
+    /// 64 random bits.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn random(&mut self) -> Result<u64, HostError>;
+
+    /// The first value of a request header.
+    ///
+    /// # Errors
+    /// The host call failed; it does once the headers have gone upstream.
+    fn request_header(&mut self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Gives a request header this one value, whatever it had.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn set_request_header(&mut self, name: &str, value: &str) -> Result<(), HostError>;
+
+    /// Removes all values of a request header.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn remove_request_header(&mut self, name: &str) -> Result<(), HostError>;
+
+    /// The first value of a response header.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn response_header(&mut self, name: &str) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Gives a response header this one value, whatever it had.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn set_response_header(&mut self, name: &str, value: &str) -> Result<(), HostError>;
+
+    /// A property of the stream or the plugin, as the host serialises it;
+    /// `None` where it does not exist at this point.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn property(&mut self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Makes a metric known; the same name is the same metric in every worker.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn define_metric(&mut self, kind: MetricKind, name: &str) -> Result<MetricId, HostError>;
+
+    /// Adds to a counter.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn increment_metric(&mut self, id: MetricId, by: i64) -> Result<(), HostError>;
+
+    /// Sets a gauge, or adds a sample to a histogram.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn record_metric(&mut self, id: MetricId, value: u64) -> Result<(), HostError>;
+}

@@ -1,0 +1,421 @@
+//! The bytes of the shared record.
+//!
+//! ```text
+//! header   magic, schema version, counts of what follows, fingerprint
+//! pools    identity u64 each
+//! members  identity u64 each
+//! pools    state, PoolState::SIZE bytes each
+//! members  state, MemberState::SIZE bytes each
+//! lanes    owner u64, heartbeat u64, then in flight u32 per member; each
+//! ```
+//!
+//! All numbers are little-endian. A record is edited in place: a transaction
+//! copies the blob out of shared data once and back once, whatever it changes.
+//! Blobs are checked when they are read: one whose length does not follow from
+//! its own header is refused as a whole, and numbers inside the rows are
+//! checked where they are decoded ([`super::rows`]).
+
+use std::time::Duration;
+
+use super::SCHEMA_VERSION;
+use super::rows::{MemberState, PoolState};
+use crate::random::mix;
+use crate::time::Timestamp;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"PACE");
+const HEADER: usize = 28;
+const FINGERPRINT_AT: usize = 20;
+const LANES_AT: usize = 16;
+const IDENTITY: usize = 8;
+const LANE_HEADER: usize = 16;
+const COUNT: usize = 4;
+
+/// The blob is not a record of this schema version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// A validated record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    bytes: Vec<u8>,
+    pools: usize,
+    members: usize,
+    lanes: usize,
+}
+
+impl Record {
+    /// A record with the given identities, `members` all unknown, no lanes.
+    #[must_use]
+    pub fn new(pools: &[(u64, PoolState)], members: &[(u64, MemberState)]) -> Self {
+        let mut record = Record {
+            bytes: Vec::new(),
+            pools: pools.len(),
+            members: members.len(),
+            lanes: 0,
+        };
+        record.bytes.resize(record.lanes_offset(), 0);
+        let fingerprint = fingerprint(pools.iter().map(|p| p.0), members.iter().map(|m| m.0));
+        record.write(0, MAGIC.to_le_bytes());
+        record.write(4, u32::from(SCHEMA_VERSION).to_le_bytes());
+        record.write(8, (pools.len() as u32).to_le_bytes());
+        record.write(12, (members.len() as u32).to_le_bytes());
+        record.write(LANES_AT, 0u32.to_le_bytes());
+        record.write(FINGERPRINT_AT, fingerprint.to_le_bytes());
+        for (index, (identity, state)) in pools.iter().enumerate() {
+            record.write(HEADER + index * IDENTITY, identity.to_le_bytes());
+            record.set_pool(index, state);
+        }
+        for (index, (identity, state)) in members.iter().enumerate() {
+            let offset = HEADER + (pools.len() + index) * IDENTITY;
+            record.write(offset, identity.to_le_bytes());
+            record.set_member(index, state);
+        }
+        record
+    }
+
+    /// Takes a blob out of shared data.
+    ///
+    /// # Errors
+    /// The blob is not a record of this version, or its length is not the one
+    /// that its header implies.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, Malformed> {
+        let number = |offset| {
+            read(&bytes, offset)
+                .map(u32::from_le_bytes)
+                .ok_or(Malformed)
+        };
+        if number(0)? != MAGIC || number(4)? != u32::from(SCHEMA_VERSION) {
+            return Err(Malformed);
+        }
+        let (pools, members, lanes) = (number(8)?, number(12)?, number(LANES_AT)?);
+        // In u128 no three u32 can overflow the sum of their products.
+        let expected = HEADER as u128
+            + u128::from(pools) * (IDENTITY + PoolState::SIZE) as u128
+            + u128::from(members) * (IDENTITY + MemberState::SIZE) as u128
+            + u128::from(lanes) * (LANE_HEADER as u128 + u128::from(members) * COUNT as u128);
+        if expected != bytes.len() as u128 {
+            return Err(Malformed);
+        }
+        Ok(Record {
+            bytes,
+            pools: pools as usize,
+            members: members as usize,
+            lanes: lanes as usize,
+        })
+    }
+
+    /// The blob, to be written to shared data.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A number that two records share exactly where they hold the same pools
+    /// and members in the same order.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        read(&self.bytes, FINGERPRINT_AT).map_or(0, u64::from_le_bytes)
+    }
+
+    /// The pools' identities, in the order of their rows.
+    pub fn pool_identities(&self) -> impl Iterator<Item = u64> + '_ {
+        self.identities(0, self.pools)
+    }
+
+    /// The members' identities, in the order of their rows.
+    pub fn member_identities(&self) -> impl Iterator<Item = u64> + '_ {
+        self.identities(self.pools, self.members)
+    }
+
+    fn identities(&self, from: usize, count: usize) -> impl Iterator<Item = u64> + '_ {
+        (from..from + count)
+            .map(|index| read(&self.bytes, HEADER + index * IDENTITY).map_or(0, u64::from_le_bytes))
+    }
+
+    /// The state of the pool in row `row`; the default where there is no such
+    /// row.
+    #[must_use]
+    pub fn pool(&self, row: usize) -> PoolState {
+        if row >= self.pools {
+            return PoolState::default();
+        }
+        read(&self.bytes, self.pool_offset(row)).map_or_else(PoolState::default, PoolState::decode)
+    }
+
+    /// Replaces the state of the pool in row `row`, if there is such a row.
+    pub fn set_pool(&mut self, row: usize, state: &PoolState) {
+        if row < self.pools {
+            self.write(self.pool_offset(row), state.encode());
+        }
+    }
+
+    /// The state of the member in row `row`; the default where there is no
+    /// such row.
+    #[must_use]
+    pub fn member(&self, row: usize) -> MemberState {
+        if row >= self.members {
+            return MemberState::default();
+        }
+        read(&self.bytes, self.member_offset(row))
+            .map_or_else(MemberState::default, MemberState::decode)
+    }
+
+    /// Replaces the state of the member in row `row`, if there is such a row.
+    pub fn set_member(&mut self, row: usize, state: &MemberState) {
+        if row < self.members {
+            self.write(self.member_offset(row), state.encode());
+        }
+    }
+
+    /// How many lanes the record has, live or not.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// Who holds lane `lane`; 0 is nobody.
+    #[must_use]
+    pub fn lane_owner(&self, lane: usize) -> u64 {
+        self.lane_word(lane, 0)
+    }
+
+    /// When the holder of lane `lane` last showed that it lives.
+    #[must_use]
+    pub fn lane_heartbeat(&self, lane: usize) -> Timestamp {
+        Timestamp::from_nanos(self.lane_word(lane, 8))
+    }
+
+    /// Whether what lane `lane` has in flight counts at `now`: it is held, and
+    /// its holder was heard of within `lease`. A heartbeat from further in the
+    /// future than that is not a clock that was read a moment later: it is
+    /// garbage, and a lane that it kept alive would live for ever.
+    #[must_use]
+    pub fn lane_is_live(&self, lane: usize, now: Timestamp, lease: Duration) -> bool {
+        let heartbeat = self.lane_heartbeat(lane);
+        self.lane_owner(lane) != 0 && now.since(heartbeat) <= lease && heartbeat.since(now) <= lease
+    }
+
+    fn lane_word(&self, lane: usize, offset: usize) -> u64 {
+        if lane >= self.lanes {
+            return 0;
+        }
+        read(&self.bytes, self.lane_offset(lane) + offset).map_or(0, u64::from_le_bytes)
+    }
+
+    /// What lane `lane` has in flight at the member in row `row`.
+    #[must_use]
+    pub fn lane_in_flight(&self, lane: usize, row: usize) -> u32 {
+        let counts = self.lane_counts(lane);
+        counts.get(row).copied().map_or(0, u32::from_le_bytes)
+    }
+
+    fn lane_counts(&self, lane: usize) -> &[[u8; COUNT]] {
+        let counts = self.bytes.get(self.lane_counts_range(lane));
+        counts.unwrap_or_default().as_chunks().0
+    }
+
+    fn lane_counts_range(&self, lane: usize) -> std::ops::Range<usize> {
+        let start = self.lane_offset(lane) + LANE_HEADER;
+        start..start + self.members * COUNT
+    }
+
+    /// Gives lane `lane` to `owner`, heard of at `heartbeat`.
+    pub fn hold_lane(&mut self, lane: usize, owner: u64, heartbeat: Timestamp) {
+        if lane < self.lanes {
+            let offset = self.lane_offset(lane);
+            self.write(offset, owner.to_le_bytes());
+            self.write(offset + 8, heartbeat.as_nanos().to_le_bytes());
+        }
+    }
+
+    /// Sets everything that lane `lane` has in flight to zero.
+    pub fn clear_lane(&mut self, lane: usize) {
+        self.set_lane_in_flight(lane, (0..self.members).map(|row| (row, 0)));
+    }
+
+    /// Sets what lane `lane` has in flight at the members in the given rows.
+    pub fn set_lane_in_flight(
+        &mut self,
+        lane: usize,
+        in_flight: impl IntoIterator<Item = (usize, u32)>,
+    ) {
+        let range = self.lane_counts_range(lane);
+        let counts = self.bytes.get_mut(range).unwrap_or_default();
+        let (counts, _) = counts.as_chunks_mut::<COUNT>();
+        for (row, in_flight) in in_flight {
+            if let Some(count) = counts.get_mut(row) {
+                *count = in_flight.to_le_bytes();
+            }
+        }
+    }
+
+    /// Adds a lane that nobody holds and returns its number.
+    pub fn add_lane(&mut self) -> usize {
+        let lane = self.lanes;
+        self.lanes += 1;
+        self.bytes.resize(self.lane_offset(self.lanes), 0);
+        self.write(LANES_AT, (self.lanes as u32).to_le_bytes());
+        lane
+    }
+
+    fn pool_offset(&self, row: usize) -> usize {
+        HEADER + (self.pools + self.members) * IDENTITY + row * PoolState::SIZE
+    }
+
+    fn member_offset(&self, row: usize) -> usize {
+        self.pool_offset(self.pools) + row * MemberState::SIZE
+    }
+
+    fn lanes_offset(&self) -> usize {
+        self.member_offset(self.members)
+    }
+
+    fn lane_offset(&self, lane: usize) -> usize {
+        self.lanes_offset() + lane * (LANE_HEADER + self.members * COUNT)
+    }
+
+    fn write<const N: usize>(&mut self, offset: usize, value: [u8; N]) {
+        if let Some(place) = self.bytes.get_mut(offset..offset + N) {
+            place.copy_from_slice(&value);
+        }
+    }
+}
+
+fn read<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+fn fingerprint(pools: impl Iterator<Item = u64>, members: impl Iterator<Item = u64>) -> u64 {
+    let fold = |state, identity| mix(state ^ identity).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    members.fold(mix(pools.fold(1, fold)), fold)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> Record {
+        let mut record = Record::new(
+            &[(11, PoolState::default())],
+            &[(21, MemberState::default()), (22, MemberState::default())],
+        );
+        let lane = record.add_lane();
+        record.hold_lane(lane, 77, Timestamp::from_nanos(1_000));
+        record.set_lane_in_flight(lane, [(1, 5)]);
+        record
+    }
+
+    #[test]
+    fn survives_the_round_trip() {
+        let record = sample();
+        let read = Record::parse(record.as_bytes().to_vec()).unwrap();
+        assert_eq!(read, record);
+        assert_eq!(read.pool_identities().collect::<Vec<_>>(), [11]);
+        assert_eq!(read.member_identities().collect::<Vec<_>>(), [21, 22]);
+        assert_eq!(read.lane_owner(0), 77);
+        assert_eq!(read.lane_in_flight(0, 0), 0);
+        assert_eq!(read.lane_in_flight(0, 1), 5);
+    }
+
+    #[test]
+    fn a_lane_can_be_added_and_cleared_without_touching_its_neighbours() {
+        let mut record = sample();
+        let second = record.add_lane();
+        record.hold_lane(second, 88, Timestamp::ZERO);
+        record.set_lane_in_flight(second, [(0, 3)]);
+        record.clear_lane(0);
+        assert_eq!(record.lane_in_flight(0, 1), 0);
+        assert_eq!(record.lane_owner(0), 77);
+        assert_eq!(record.lane_in_flight(second, 0), 3);
+        assert!(Record::parse(record.as_bytes().to_vec()).is_ok());
+    }
+
+    #[test]
+    fn a_lane_lives_for_its_lease_and_no_garbage_keeps_it_alive() {
+        let lease = Duration::from_secs(10);
+        let at = |seconds: u64| Timestamp::from_nanos(seconds * 1_000_000_000);
+        let mut record = sample();
+        record.hold_lane(0, 1, at(100));
+        assert!(record.lane_is_live(0, at(100), lease));
+        assert!(record.lane_is_live(0, at(110), lease));
+        assert!(!record.lane_is_live(0, at(111), lease));
+        assert!(
+            record.lane_is_live(0, at(99), lease),
+            "another worker's clock read a moment earlier"
+        );
+        record.hold_lane(0, 1, Timestamp::from_nanos(u64::MAX));
+        assert!(!record.lane_is_live(0, at(100), lease));
+        record.hold_lane(0, 0, at(100));
+        assert!(!record.lane_is_live(0, at(100), lease), "nobody holds it");
+    }
+
+    #[test]
+    fn rows_that_do_not_exist_read_as_nothing_and_write_nowhere() {
+        let mut record = sample();
+        let before = record.clone();
+        record.set_member(2, &MemberState::default());
+        record.set_lane_in_flight(0, [(2, 1)]);
+        record.set_lane_in_flight(1, [(0, 1)]);
+        record.hold_lane(1, 5, Timestamp::ZERO);
+        record.clear_lane(9);
+        assert_eq!(record, before);
+        assert_eq!(record.lane_in_flight(1, 0), 0);
+        assert_eq!(record.lane_owner(9), 0);
+    }
+
+    #[test]
+    fn the_fingerprint_tells_order_and_kind() {
+        let member = |id| (id, MemberState::default());
+        let pool = |id| (id, PoolState::default());
+        let print = |p: &[u64], m: &[u64]| {
+            let pools: Vec<_> = p.iter().map(|id| pool(*id)).collect();
+            let members: Vec<_> = m.iter().map(|id| member(*id)).collect();
+            Record::new(&pools, &members).fingerprint()
+        };
+        let prints = [
+            print(&[1], &[2, 3]),
+            print(&[1], &[3, 2]),
+            print(&[1, 2], &[3]),
+            print(&[1], &[2]),
+        ];
+        for (i, a) in prints.iter().enumerate() {
+            assert!(prints.iter().skip(i + 1).all(|b| a != b));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_blob_is_misread(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert_eq!(Record::parse(bytes), Err(Malformed));
+        }
+
+        #[test]
+        fn a_cut_or_lengthened_record_is_refused(cut in 0usize..400, longer in 1usize..50) {
+            let bytes = sample().as_bytes().to_vec();
+            let mut short = bytes.clone();
+            short.truncate(cut.min(bytes.len() - 1));
+            prop_assert_eq!(Record::parse(short), Err(Malformed));
+            let mut long = bytes;
+            long.extend(std::iter::repeat_n(0, longer));
+            prop_assert_eq!(Record::parse(long), Err(Malformed));
+        }
+
+        #[test]
+        fn a_record_with_flipped_bytes_is_refused_or_read_without_harm(
+            flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)
+        ) {
+            let mut bytes = sample().as_bytes().to_vec();
+            for (at, value) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if let Ok(record) = Record::parse(bytes) {
+                for row in 0..3 {
+                    prop_assert!(record.member(row).pace.mean_log().is_finite());
+                    prop_assert!(record.pool(row).residuals.get().is_finite());
+                }
+            }
+        }
+    }
+}

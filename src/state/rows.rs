@@ -1,0 +1,263 @@
+//! The meaning of a row: what is kept of a member and of a pool.
+
+use crate::estimate::{
+    ErrorRate, ObservedWork, Pace, PeakResponseTime, ResidualVariance, ResponseTime,
+};
+use crate::time::Timestamp;
+
+/// What is kept of one member: an upstream in a pool.
+///
+/// It belongs to the names of the two, so it survives a change of
+/// configuration that keeps them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct MemberState {
+    /// Seconds per unit of work and load.
+    pub pace: Pace,
+    /// Mean response time.
+    pub response_time: ResponseTime,
+    /// Peak-sensitive response time.
+    pub peak: PeakResponseTime,
+    /// Failures.
+    pub errors: ErrorRate,
+    /// Current weight in smooth weighted round robin.
+    pub turn: i32,
+    /// When the last response time was taken in; zero where none was.
+    pub sampled_at: Timestamp,
+    /// When the last success or failure was seen, or the member was first
+    /// heard of.
+    pub outcome_at: Timestamp,
+}
+
+impl MemberState {
+    /// Bytes of an encoded row.
+    pub const SIZE: usize = 48;
+
+    /// A member first heard of at `now`.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        MemberState {
+            outcome_at: now,
+            ..MemberState::default()
+        }
+    }
+
+    /// The row as bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::SIZE] {
+        let (mean_log, uncertainty) = self.pace.parts();
+        let (error_rate, back_off_until) = self.errors.parts();
+        let mut row = Writer::new();
+        row.put(mean_log.to_le_bytes());
+        row.put(uncertainty.to_le_bytes());
+        row.put(self.response_time.seconds().to_le_bytes());
+        row.put(self.peak.seconds().to_le_bytes());
+        row.put(error_rate.to_le_bytes());
+        row.put(self.turn.to_le_bytes());
+        row.put(back_off_until.as_nanos().to_le_bytes());
+        row.put(self.sampled_at.as_nanos().to_le_bytes());
+        row.put(self.outcome_at.as_nanos().to_le_bytes());
+        row.finish()
+    }
+
+    /// The row from its bytes. Numbers that no encoder could have written are
+    /// read as "unknown": a damaged row costs what was learned, nothing else.
+    #[must_use]
+    pub fn decode(bytes: [u8; Self::SIZE]) -> Self {
+        let mut row = Reader::new(&bytes);
+        let pace = Pace::from_parts(row.f32(), row.f32());
+        let response_time = ResponseTime::from_seconds(row.f32());
+        let peak = PeakResponseTime::from_seconds(row.f32());
+        let error_rate = row.f32();
+        let turn = row.i32();
+        let errors = ErrorRate::from_parts(error_rate, row.timestamp());
+        MemberState {
+            pace,
+            response_time,
+            peak,
+            errors,
+            turn,
+            sampled_at: row.timestamp(),
+            outcome_at: row.timestamp(),
+        }
+    }
+}
+
+/// What is kept of a pool as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PoolState {
+    /// Whose turn it is in round robin, counted up for ever.
+    pub cursor: u32,
+    /// How noisy a pace sample is.
+    pub residuals: ResidualVariance,
+    /// How the cost of a request follows the bytes of its answer.
+    pub observed_work: ObservedWork,
+    /// When the pool was last used.
+    pub used_at: Timestamp,
+}
+
+impl PoolState {
+    /// Bytes of an encoded row.
+    pub const SIZE: usize = 44;
+
+    /// A pool first heard of at `now`.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        PoolState {
+            used_at: now,
+            ..PoolState::default()
+        }
+    }
+
+    /// The row as bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::SIZE] {
+        let (variance, samples) = self.residuals.parts();
+        let mut row = Writer::new();
+        row.put(self.cursor.to_le_bytes());
+        row.put(variance.to_le_bytes());
+        row.put(samples.to_le_bytes());
+        for part in self.observed_work.parts() {
+            row.put(part.to_le_bytes());
+        }
+        row.put(self.used_at.as_nanos().to_le_bytes());
+        row.finish()
+    }
+
+    /// The row from its bytes; see [`MemberState::decode`].
+    #[must_use]
+    pub fn decode(bytes: [u8; Self::SIZE]) -> Self {
+        let mut row = Reader::new(&bytes);
+        let cursor = row.u32();
+        let residuals = ResidualVariance::from_parts(row.f32(), row.f32());
+        let mut parts = [0.0; ObservedWork::PARTS];
+        for part in &mut parts {
+            *part = row.f32();
+        }
+        PoolState {
+            cursor,
+            residuals,
+            observed_work: ObservedWork::from_parts(parts),
+            used_at: row.timestamp(),
+        }
+    }
+}
+
+/// Fills a row of `N` bytes from its start.
+struct Writer<const N: usize> {
+    bytes: [u8; N],
+    at: usize,
+}
+
+impl<const N: usize> Writer<N> {
+    const fn new() -> Self {
+        Writer {
+            bytes: [0; N],
+            at: 0,
+        }
+    }
+
+    fn put<const M: usize>(&mut self, value: [u8; M]) {
+        debug_assert!(self.at + M <= N, "the row is too short for its fields");
+        if let Some(place) = self.bytes.get_mut(self.at..self.at + M) {
+            place.copy_from_slice(&value);
+        }
+        self.at += M;
+    }
+
+    fn finish(self) -> [u8; N] {
+        debug_assert_eq!(self.at, N, "the row is longer than its fields");
+        self.bytes
+    }
+}
+
+/// Reads a row from its start.
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    const fn new(rest: &'a [u8]) -> Self {
+        Reader { rest }
+    }
+
+    fn take<const M: usize>(&mut self) -> [u8; M] {
+        match self.rest.split_first_chunk() {
+            Some((head, tail)) => {
+                self.rest = tail;
+                *head
+            }
+            None => {
+                debug_assert!(false, "the row is too short for its fields");
+                [0; M]
+            }
+        }
+    }
+
+    fn f32(&mut self) -> f32 {
+        f32::from_le_bytes(self.take())
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn i32(&mut self) -> i32 {
+        i32::from_le_bytes(self.take())
+    }
+
+    fn timestamp(&mut self) -> Timestamp {
+        Timestamp::from_nanos(u64::from_le_bytes(self.take()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[test]
+    fn rows_survive_the_round_trip() {
+        let now = Timestamp::from_nanos(123_456_789_012);
+        let mut member = MemberState::new(now);
+        member.pace.observe(0.25, 0.0);
+        member.response_time.observe(0.5, 0.0, 10.0);
+        member.peak.observe(0.75, 0.0, 10.0);
+        member.errors.fail(now, 0.0, Some(Duration::from_secs(3)));
+        member.turn = -7;
+        member.sampled_at = now;
+        assert_eq!(MemberState::decode(member.encode()), member);
+        assert_eq!(
+            MemberState::decode(MemberState::default().encode()),
+            MemberState::default()
+        );
+
+        let mut pool = PoolState::new(now);
+        pool.cursor = u32::MAX;
+        pool.residuals.observe(1.5);
+        pool.observed_work.observe(100, 2.0);
+        assert_eq!(PoolState::decode(pool.encode()), pool);
+        assert_eq!(
+            PoolState::decode(PoolState::default().encode()),
+            PoolState::default()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_to_sound_estimates(
+            member in any::<[u8; MemberState::SIZE]>(),
+            pool in any::<[u8; PoolState::SIZE]>(),
+        ) {
+            let now = Timestamp::from_nanos(1 << 40);
+            let member = MemberState::decode(member);
+            prop_assert!(member.pace.mean_log().is_finite());
+            prop_assert!(member.response_time.get().is_none_or(f64::is_finite));
+            prop_assert!(member.peak.get(1.0, 10.0).is_none_or(f64::is_finite));
+            prop_assert!((1.0..101.0).contains(&member.errors.penalty(now, 1.0)));
+            let pool = PoolState::decode(pool);
+            prop_assert!(pool.residuals.get().is_finite());
+            prop_assert!((0.05..=20.0).contains(&pool.observed_work.of(500)));
+        }
+    }
+}
