@@ -5,5 +5,6 @@ pub mod gateway;
 pub mod json;
 pub mod load;
 pub mod model;
+pub mod report;
 pub mod serve;
 pub mod workload;
