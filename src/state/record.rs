@@ -177,7 +177,7 @@ impl Record {
             return PoolState::default();
         }
         read(&self.bytes, self.pool_offset(row) + IDENTITY)
-            .map_or_else(PoolState::default, PoolState::decode)
+            .map_or_else(PoolState::default, |bytes| PoolState::decode(&bytes))
     }
 
     /// Replaces the state of the pool in row `row`, if there is such a row.
@@ -195,7 +195,7 @@ impl Record {
             return MemberState::default();
         }
         read(&self.bytes, self.member_offset(row) + IDENTITY)
-            .map_or_else(MemberState::default, MemberState::decode)
+            .map_or_else(MemberState::default, |bytes| MemberState::decode(&bytes))
     }
 
     /// Replaces the state of the member in row `row`, if there is such a row.
