@@ -1,0 +1,9 @@
+//! The built filter in a real Envoy, on the shipped configuration.
+//!
+//! The Envoy binary comes from `make setup`, the filter from `make build`; if
+//! either is missing, the tests fail and say so. Every test starts an Envoy of
+//! its own on ports that the system chooses, so all run in parallel.
+
+mod gateway;
+mod routing;
+mod support;
