@@ -13,6 +13,7 @@
 
 mod gateway;
 mod in_flight;
+mod policies;
 mod reload;
 mod routing;
 mod support;

@@ -69,10 +69,7 @@ async fn what_was_learned_is_kept() {
         config["explain"] = json!(true);
         fleet.reconfigure(&config).await.unwrap();
         let before = fleet.counts();
-        fleet
-            .upstreams
-            .iter()
-            .for_each(|upstream| upstream.set(Behaviour::Hold));
+        fleet.set(Behaviour::Hold);
         // Ten times slower, so the first requests go to the fast one. Knowing
         // nothing, five requests would go 3 and 2 ways.
         let _held = fleet.hold(5).await;
@@ -96,9 +93,8 @@ async fn streams_of_the_old_configuration_stay_counted_until_they_end() {
         fleet.reconfigure(&config).await.unwrap();
         fleet.expect_in_flight(6, SOON).await;
         // All that `a` has ends; the new configuration knows that `b` is busy.
-        let (at_a, at_b): (Vec<_>, Vec<_>) = old
-            .into_iter()
-            .partition(|held| held.arrival.head.headers()["x-upstream-cluster"] == "a");
+        let (at_a, at_b): (Vec<_>, Vec<_>) =
+            old.into_iter().partition(|held| held.upstream() == "a");
         for held in at_a {
             held.arrival.answer(200);
             assert_eq!(held.response.answer().await.status, 200);
@@ -135,10 +131,7 @@ async fn streams_that_are_cut_when_draining_ends_are_counted_off() {
         held.arrival.given_up().await;
     }
     fleet.expect_in_flight(0, SOON).await;
-    fleet
-        .upstreams
-        .iter()
-        .for_each(|upstream| upstream.set(Behaviour::OK));
+    fleet.set(Behaviour::OK);
     assert_eq!(fleet.get_in_turn(1).await[0].status, 200);
 }
 
@@ -175,10 +168,7 @@ async fn a_bad_configuration_is_refused_and_the_old_one_serves_on() {
     for held in held {
         held.arrival.answer(200);
     }
-    fleet
-        .upstreams
-        .iter()
-        .for_each(|upstream| upstream.set(Behaviour::OK));
+    fleet.set(Behaviour::OK);
     let answers = fleet.get_in_turn(4).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
     assert_eq!(fleet.counts(), [3, 3]);

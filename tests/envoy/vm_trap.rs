@@ -84,10 +84,7 @@ async fn a_fresh_vm_takes_over_and_counts_end_with_the_lease() {
     }
     fleet.expect_in_flight(0, LEASE_OVER).await;
 
-    fleet
-        .upstreams
-        .iter()
-        .for_each(|upstream| upstream.set(Behaviour::OK));
+    fleet.set(Behaviour::OK);
     let mut connection = fleet.connect().await;
     expect_recovery(&fleet, &mut connection).await;
     assert!(!connection.get().await.served_by().is_empty());
@@ -111,10 +108,7 @@ async fn the_other_worker_goes_on_and_keeps_its_counts() {
     // The counts of the first worker end with its lease; those of the second
     // worker do not.
     fleet.expect_in_flight(2, LEASE_OVER).await;
-    fleet
-        .upstreams
-        .iter()
-        .for_each(|upstream| upstream.set(Behaviour::OK));
+    fleet.set(Behaviour::OK);
     assert_eq!(other.get().await.status, 200);
 
     for (number, held) in held.into_iter().enumerate() {

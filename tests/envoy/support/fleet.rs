@@ -24,6 +24,13 @@ pub(crate) struct Held {
     pub(crate) arrival: Arrival,
 }
 
+impl Held {
+    /// The upstream that holds it.
+    pub(crate) fn upstream(&self) -> &str {
+        &self.arrival.upstream
+    }
+}
+
 /// Names of the first upstreams.
 const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
@@ -221,6 +228,13 @@ impl Fleet {
     /// The value of a counter of the filter, over all labels but these.
     pub(crate) async fn counter(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         self.gateway.stats().await.unwrap().sum(name, labels)
+    }
+
+    /// Lets all upstreams behave like this from now on.
+    pub(crate) fn set(&self, behaviour: Behaviour) {
+        for upstream in &self.upstreams {
+            upstream.set(behaviour.clone());
+        }
     }
 
     /// How many requests each upstream has got.

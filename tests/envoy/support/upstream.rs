@@ -77,7 +77,8 @@ struct Shared {
 
 /// A request that waits for the test.
 pub(crate) struct Arrival {
-    pub(crate) head: Request<()>,
+    /// The name of the upstream that holds it.
+    pub(crate) upstream: String,
     pub(crate) body: Incoming,
     reply: oneshot::Sender<Option<Response<ReplyBody>>>,
 }
@@ -246,11 +247,13 @@ async fn handle(
         }
         Behaviour::Hold => {
             let (reply, answer) = oneshot::channel();
-            let (head, body) = request.into_parts();
-            let head = Request::from_parts(head, ());
             shared
                 .held
-                .send(Arrival { head, body, reply })
+                .send(Arrival {
+                    upstream: shared.name.clone(),
+                    body: request.into_body(),
+                    reply,
+                })
                 .map_err(|_| Cut)?;
             answer.await.map_err(|_| Cut)?.ok_or(Cut)?
         }
