@@ -1,8 +1,13 @@
 //! The command line: one file a subcommand.
 
 mod bench;
+mod compare;
+mod load;
 mod open_files;
+mod progress;
 mod serve;
+mod signals;
+mod workload;
 
 use clap::{Parser, Subcommand};
 
@@ -17,6 +22,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Args),
+    Compare(compare::Args),
+    Load(load::Args),
     Serve(serve::Args),
 }
 
@@ -29,6 +36,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     open_files::raise_limit();
     match command {
         Command::Bench(args) => bench::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Serve(args) => serve::run(&args),
     }
 }
