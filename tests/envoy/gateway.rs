@@ -3,7 +3,6 @@
 
 use lab::gateway::{Balancing, GatewayError};
 
-use crate::support::client::get;
 use crate::support::fleet::Fleet;
 use crate::support::upstream::Behaviour;
 
@@ -38,13 +37,8 @@ async fn every_built_in_balancing_is_accepted_and_serves() {
 async fn a_full_scan_never_picks_a_busier_server() {
     let mut fleet =
         Fleet::start_with(3, Behaviour::Hold, Balancing::LeastRequestFullScan, |_| {}).await;
-    let mut held = Vec::new();
-    for _ in 0..9 {
-        let mut connection = fleet.connect().await;
-        tokio::spawn(connection.send(get()));
-        // Envoy counts a request once it has a connection for it.
-        held.push((connection, fleet.arrival().await));
-    }
+    // One after the other: Envoy counts a request once it has a connection.
+    let _held = fleet.hold(9).await;
     assert_eq!(fleet.counts(), [3, 3, 3]);
 }
 

@@ -136,6 +136,9 @@ impl Gateway {
             .render(topology)?
             .listeners
             .ok_or(GatewayError::NotReloadable)?;
+        if std::fs::read_to_string(&path).is_ok_and(|current| current == listeners) {
+            return Ok(());
+        }
         let staged = path.with_extension("staged");
         write(&staged, &listeners)?;
         std::fs::rename(&staged, &path).map_err(|source| GatewayError::file(&path, source))?;

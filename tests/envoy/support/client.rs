@@ -8,8 +8,9 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::soon;
 use super::upstream::Cut;
@@ -62,11 +63,8 @@ impl Connection {
     }
 
     /// Starts a request; what comes back is read by the caller, if at all.
-    pub(crate) fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + Send + use<> {
-        self.sender.send_request(request)
+    pub(crate) fn start(&mut self, request: Request<RequestBody>) -> Pending {
+        Pending(tokio::spawn(self.sender.send_request(request)))
     }
 
     /// Sends a request and reads the whole answer.
@@ -74,8 +72,7 @@ impl Connection {
         soon("the connection to take a request", self.sender.ready())
             .await
             .unwrap();
-        let response = soon("an answer", self.send(request)).await.unwrap();
-        read(response).await
+        self.start(request).answer().await
     }
 
     /// A plain GET.
@@ -93,17 +90,32 @@ impl Drop for Connection {
     }
 }
 
-/// Reads an answer to its end.
-pub(crate) async fn read(response: Response<Incoming>) -> Answer {
-    let (head, body) = response.into_parts();
-    let body = soon("the answer's end", body.collect())
-        .await
-        .unwrap()
-        .to_bytes();
-    Answer {
-        status: head.status,
-        headers: head.headers,
-        body: String::from_utf8(body.into()).unwrap(),
+/// An answer that is to come.
+pub(crate) struct Pending(JoinHandle<hyper::Result<Response<Incoming>>>);
+
+impl Pending {
+    /// The answer's head; the body is the caller's to read.
+    pub(crate) async fn head(self) -> Response<Incoming> {
+        soon("an answer", self.0).await.unwrap().unwrap()
+    }
+
+    /// The whole answer.
+    pub(crate) async fn answer(self) -> Answer {
+        let (head, body) = self.head().await.into_parts();
+        let body = soon("the answer's end", body.collect())
+            .await
+            .unwrap()
+            .to_bytes();
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            body: String::from_utf8(body.into()).unwrap(),
+        }
+    }
+
+    /// Makes sure that no answer comes.
+    pub(crate) async fn none(self) {
+        assert!(soon("the request's end", self.0).await.unwrap().is_err());
     }
 }
 
@@ -131,4 +143,18 @@ pub(crate) fn post() -> (Sender<Bytes, Cut>, Request<RequestBody>) {
         .header("host", "models")
         .body(Either::Right(body));
     (sender, request.unwrap())
+}
+
+/// Sends these bytes on a connection of their own and reads until the gateway
+/// closes it: for what a well-behaved client cannot be made to send.
+pub(crate) async fn raw(gateway: SocketAddr, bytes: &str) -> String {
+    let mut stream = soon("a connection", TcpStream::connect(gateway))
+        .await
+        .unwrap();
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon("the connection's end", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    answer
 }

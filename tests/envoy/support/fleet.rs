@@ -6,7 +6,7 @@ use std::time::Duration;
 use lab::gateway::{Balancing, Gateway, Topology, filter_module};
 use serde_json::{Value, json};
 
-use super::client::{Answer, Connection};
+use super::client::{Answer, Connection, Pending, get};
 use super::upstream::{Arrival, Behaviour, Upstream};
 use super::{SOON, eventually};
 
@@ -15,6 +15,13 @@ pub(crate) struct Fleet {
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) gateway: Gateway,
     pub(crate) topology: Topology,
+}
+
+/// A request that an upstream holds.
+pub(crate) struct Held {
+    pub(crate) connection: Connection,
+    pub(crate) response: Pending,
+    pub(crate) arrival: Arrival,
 }
 
 /// Names of the first upstreams.
@@ -118,15 +125,15 @@ impl Fleet {
 
     async fn connections_by_worker(&self) -> BTreeMap<u32, u64> {
         let stats = self.gateway.stats().await.unwrap();
-        let listener = format!(
-            "listener.{}",
-            self.gateway.address().to_string().replace(':', "_")
-        );
+        let connections = |worker: u32| -> u64 {
+            let suffix = format!(".worker_{worker}.downstream_cx_total");
+            let of_worker = stats.iter().filter(|sample| {
+                sample.name.starts_with("listener.") && sample.name.ends_with(&suffix)
+            });
+            of_worker.map(|sample| sample.value).sum()
+        };
         (0..self.topology.workers)
-            .map(|worker| {
-                let name = format!("{listener}.worker_{worker}.downstream_cx_total");
-                (worker, stats.total(&name))
-            })
+            .map(|worker| (worker, connections(worker)))
             .collect()
     }
 
@@ -149,16 +156,52 @@ impl Fleet {
         .await
     }
 
-    /// What the gauges say is in flight, over all upstreams.
-    pub(crate) async fn in_flight(&self) -> u64 {
-        self.gateway
-            .stats()
-            .await
-            .unwrap()
-            .total("paceline_in_flight")
+    /// Sends a request and waits until an upstream holds it.
+    pub(crate) async fn hold_on(&mut self, mut connection: Connection) -> Held {
+        let response = connection.start(get());
+        let arrival = self.arrival().await;
+        Held {
+            connection,
+            response,
+            arrival,
+        }
     }
 
-    /// Waits until the gauges say so.
+    /// Sends so many requests, each on a connection of its own and after the
+    /// one before is held.
+    pub(crate) async fn hold(&mut self, count: usize) -> Vec<Held> {
+        let mut held = Vec::new();
+        for _ in 0..count {
+            let connection = self.connect().await;
+            held.push(self.hold_on(connection).await);
+        }
+        held
+    }
+
+    /// Lets so many clients send so many requests each, one after the other.
+    /// Returns the statuses of all answers.
+    pub(crate) async fn load(&self, clients: usize, requests: usize) -> Vec<u16> {
+        let gateway = self.gateway.address();
+        let clients: Vec<_> = (0..clients)
+            .map(|_| {
+                tokio::spawn(async move {
+                    let mut connection = Connection::open(gateway).await;
+                    let mut statuses = Vec::new();
+                    for _ in 0..requests {
+                        statuses.push(connection.get().await.status.as_u16());
+                    }
+                    statuses
+                })
+            })
+            .collect();
+        let mut statuses = Vec::new();
+        for client in clients {
+            statuses.extend(client.await.unwrap());
+        }
+        statuses
+    }
+
+    /// Waits until the gauges say that so many requests are in flight.
     pub(crate) async fn expect_in_flight(&self, expected: u64, within: Duration) {
         eventually(&format!("{expected} in flight"), within, async || {
             let stats = self.gateway.stats().await.unwrap();

@@ -28,7 +28,9 @@ pub(crate) enum Behaviour {
         after: Duration,
         retry_after: Option<u32>,
     },
-    /// Gives each request to the test, which decides: see [`Upstream::arrival`].
+    /// Answers one request after the other, each after a while of its own.
+    Serve { each: Duration },
+    /// Gives each request to the test, which decides.
     Hold,
 }
 
@@ -69,6 +71,7 @@ struct Shared {
     behaviour: Mutex<Behaviour>,
     seen: Mutex<Vec<HeaderMap>>,
     held: mpsc::UnboundedSender<Arrival>,
+    turn: tokio::sync::Mutex<()>,
     connections: Mutex<Vec<AbortHandle>>,
 }
 
@@ -110,6 +113,7 @@ impl Upstream {
             behaviour: Mutex::new(behaviour),
             seen: Mutex::default(),
             held,
+            turn: tokio::sync::Mutex::default(),
             connections: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
@@ -135,13 +139,6 @@ impl Upstream {
     /// How many requests have come.
     pub(crate) fn count(&self) -> usize {
         self.shared.seen.lock().unwrap().len()
-    }
-
-    /// The next request that is held.
-    pub(crate) async fn arrival(&mut self) -> Arrival {
-        soon("a request at the upstream", self.arrivals.recv())
-            .await
-            .unwrap()
     }
 
     /// A held request, if there is one now.
@@ -240,6 +237,12 @@ async fn handle(
                 answer.headers_mut().insert("retry-after", seconds.into());
             }
             answer
+        }
+        Behaviour::Serve { each } => {
+            request.into_body().collect().await.map_err(|_| Cut)?;
+            let _turn = shared.turn.lock().await;
+            tokio::time::sleep(each).await;
+            response(200, ReplyBody::Left(Full::from("answered\n")))
         }
         Behaviour::Hold => {
             let (reply, answer) = oneshot::channel();
