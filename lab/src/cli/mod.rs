@@ -1,7 +1,13 @@
 //! The command line: one file a subcommand.
 
 mod bench;
+mod compare;
+mod load;
+mod open_files;
+mod progress;
 mod serve;
+mod signals;
+mod workload;
 
 use clap::{Parser, Subcommand};
 
@@ -16,6 +22,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Args),
+    Compare(compare::Args),
+    Load(load::Args),
     Serve(serve::Args),
 }
 
@@ -27,6 +35,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let Cli { command } = Cli::parse();
     match command {
         Command::Bench(args) => bench::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Serve(args) => serve::run(&args),
     }
 }
