@@ -3,7 +3,6 @@
 mod bench;
 mod compare;
 mod load;
-mod open_files;
 mod progress;
 mod serve;
 mod signals;
