@@ -106,7 +106,8 @@ impl Args {
     }
 }
 
-fn execute(plan: &Plan) -> anyhow::Result<Comparison<Setting>> {
+/// Runs a plan, with a progress bar.
+pub(super) fn execute(plan: &Plan) -> anyhow::Result<Comparison<Setting>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
