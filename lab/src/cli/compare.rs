@@ -11,7 +11,7 @@ use lab::compare::{Observer, Plan, Policy, Prepared, Setting, Step};
 use lab::model::Fleet;
 use lab::report::{Comparison, latency_svg, notes, table};
 
-use super::load::write;
+use super::load::{seconds, write};
 use super::progress;
 use super::signals::end_signal;
 use super::workload::{WorkloadArgs, clamp_to_trace};
@@ -64,8 +64,8 @@ pub(super) struct Args {
     warm_up: f64,
 
     /// Seconds of emulated time after which a request is given up
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
-    timeout: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    timeout: Duration,
 
     /// Envoy's worker threads
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
@@ -105,8 +105,7 @@ impl Args {
             seeds: seeds.map(|n| self.first_seed.wrapping_add(n)).collect(),
             time_scale: self.time_scale,
             warm_up: self.warm_up,
-            timeout: Duration::try_from_secs_f64(self.timeout)
-                .with_context(|| format!("--timeout: {} is not allowed", self.timeout))?,
+            timeout: self.timeout,
             workers: self.workers,
         })
     }
