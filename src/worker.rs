@@ -30,13 +30,14 @@ impl Worker {
     /// in the proxy's main thread and in a trial run.
     ///
     /// # Errors
-    /// The clock cannot be read. At a time of its own making a worker would
-    /// take the others for dead, and their places in the shared state.
+    /// The clock or the plugin's name cannot be read. At a time of its own
+    /// making a worker would take the others for dead, and their places in the
+    /// shared state; under another name it would share nothing with them.
     pub fn new(config: Config, host: &mut impl Host) -> Result<Self, HostError> {
         let latest = host.now()?;
         // Without randomness, hardly two workers read the same nanosecond.
         let seed = host.random().unwrap_or(latest.as_nanos());
-        let balancer = Balancer::new(&config, record_key(host), seed);
+        let balancer = Balancer::new(&config, record_key(host)?, seed);
         let metrics = Metrics::new(balancer.topology(), host);
         Ok(Worker {
             config,
@@ -64,23 +65,22 @@ impl Worker {
                     self.metrics.in_flight(host, upstream, requests);
                 }
             }
-            Err(_) => self.metrics.state_failed(host),
+            Err(error) => self.metrics.state_failed(host, error),
         }
     }
 
     /// Takes leave of the other workers.
     pub fn end(&mut self, host: &mut impl Host) {
-        if self.balancer.leave(host).is_err() {
-            self.metrics.state_failed(host);
+        if let Err(error) = self.balancer.leave(host) {
+            self.metrics.state_failed(host, error);
         }
     }
 }
 
 /// Where the workers of this plugin share their record. Plugins may share one
 /// key space (Istio gives none of them its own), so the key says whose it is.
-fn record_key(host: &mut impl Host) -> String {
-    let name = host.property(&["plugin_name"]).unwrap_or(None);
-    let name = name.unwrap_or_default();
+fn record_key(host: &mut impl Host) -> Result<String, HostError> {
+    let name = host.property(&["plugin_name"])?.unwrap_or_default();
     let name = String::from_utf8_lossy(&name);
-    format!("paceline/{SCHEMA_VERSION}/{name}")
+    Ok(format!("paceline/{SCHEMA_VERSION}/{name}"))
 }

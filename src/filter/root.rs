@@ -54,7 +54,7 @@ impl RootContext for Root {
         match Worker::new(config, &mut Proxy) {
             Ok(worker) => self.worker = Some(Rc::new(RefCell::new(worker))),
             Err(error) => {
-                log::error!("paceline: the clock cannot be read: {error}");
+                log::error!("paceline: the clock or the plugin's name cannot be read: {error}");
                 return false;
             }
         }

@@ -7,7 +7,7 @@ use crate::host::{CallTable, Process, Root, Stream, Vm};
 /// Most host calls in a request's whole life, and most bytes copied across the
 /// VM's boundary, with eight upstreams and the default policy.
 const MAX_CALLS: usize = 18;
-const MAX_BYTES: usize = 3 * 1024;
+const MAX_BYTES: usize = 3584;
 
 /// A worker that has found its feet: lane claimed, metrics of all upstreams defined.
 fn warm(process: &Process, configuration: &str) -> Root {

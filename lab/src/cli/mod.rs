@@ -3,7 +3,6 @@
 mod bench;
 mod compare;
 mod load;
-mod open_files;
 mod progress;
 mod serve;
 mod signals;
@@ -33,7 +32,6 @@ enum Command {
 /// Names the place, the value and what is allowed.
 pub(crate) fn run() -> anyhow::Result<()> {
     let Cli { command } = Cli::parse();
-    open_files::raise_limit();
     match command {
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),

@@ -101,6 +101,8 @@ struct Addresses<'a> {
 
 /// Serves until a signal comes.
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    // Open-loop load on slow servers holds thousands of connections.
+    rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let fleet = Fleet::load(&args.fleet).context("--fleet")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
