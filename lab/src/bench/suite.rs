@@ -125,7 +125,7 @@ fn trial(
         load: 0.7,
         requests: extent.requests,
         seeds: (1..=extent.seeds).collect(),
-        time_scale: 4.0,
+        time_scale: None,
         warm_up: 0.1,
         timeout: Duration::from_secs(600),
         workers: 1,

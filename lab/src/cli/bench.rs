@@ -118,7 +118,7 @@ fn check_overhead(rows: &[Row], at_most: f64) -> Option<String> {
 
 /// Runs a trial; what to show of it, and which of its bounds it breaks.
 fn compare(trial: &Trial, out: &Path) -> anyhow::Result<(String, Vec<String>)> {
-    let comparison = execute(&trial.plan)?;
+    let comparison = execute(trial.plan.clone().prepare()?)?;
     let mut shown = format!("```text\n{}\n", lab::report::table(&comparison.series));
     for line in lab::report::notes(&comparison.series)
         .iter()
