@@ -111,7 +111,11 @@ async fn a_normal_end() {
         let mut fleet = holding(workers).await;
         for held in hold_some(&mut fleet).await {
             held.arrival.answer(200);
-            assert_eq!(held.response.answer().await.status, 200);
+            let answer = held.response.answer().await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.body.as_str()),
+                (200, "answered\n")
+            );
         }
         expect_all_ended(&fleet, "success").await;
     }

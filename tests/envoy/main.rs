@@ -11,8 +11,10 @@
     reason = "a failing test says so by panicking"
 )]
 
+mod configuration;
 mod gateway;
 mod in_flight;
+mod metrics;
 mod policies;
 mod reload;
 mod routing;
