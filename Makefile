@@ -18,12 +18,13 @@ WASM_TARGET := wasm32-wasip1
 TARGET_DIR  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 WASM        := $(TARGET_DIR)/$(WASM_TARGET)/release/paceline.wasm
 LAB         := $(TARGET_DIR)/lab/lab
+EMPTY       := $(TARGET_DIR)/$(WASM_TARGET)/release/empty_filter.wasm
 ENVOY       := $(CURDIR)/.venv/envoy-$(ENVOY_VERSION)/envoy
 
 export PACELINE_ENVOY := $(ENVOY)
 export PACELINE_WASM  := $(WASM)
 
-.PHONY: help setup toolchain build wasm lab run up down test bench validate lint fmt clean
+.PHONY: help setup toolchain build wasm lab empty-filter run up down test bench bench-short validate lint fmt clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,8 +59,14 @@ down: ## stop what `make up` started
 test: setup wasm ## run every test, those against a real Envoy included
 	$(CARGO) test --workspace
 
-bench: setup build ## measure the figures that the README states
-	$(LAB) bench
+bench: setup build empty-filter ## measure what docs/benchmarks.md states, half an hour, and write it there
+	$(LAB) bench --empty-filter $(EMPTY) --page docs/benchmarks.md --out docs/benchmarks
+
+bench-short: setup build empty-filter ## a minute of the same, with wide bounds
+	$(LAB) bench --empty-filter $(EMPTY) --short
+
+empty-filter: toolchain
+	@$(CARGO) build --quiet --package empty-filter --release --target $(WASM_TARGET)
 
 validate: setup wasm ## let Envoy check every shipped configuration
 	@scripts/validate $(ENVOY) $(WASM) envoy/*.yaml
