@@ -63,9 +63,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     warm_up: f64,
 
-    /// Seconds of emulated time after which a request is given up
-    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
-    timeout: Duration,
+    /// Seconds of emulated time after which a request is given up; without it 600, and 3600 for diffusion
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
 
     /// Envoy's worker threads
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
@@ -96,6 +96,12 @@ impl Args {
     fn plan(&self) -> anyhow::Result<Plan> {
         let workload = self.workload.workload()?;
         let seeds = 0..u64::from(self.seeds);
+        // Single requests of a published 567 s, on servers that may be slower than the published ones.
+        let longest = if workload.has_service_times() {
+            3600
+        } else {
+            600
+        };
         Ok(Plan {
             fleet: Fleet::load(&self.fleet).context("--fleet")?,
             requests: clamp_to_trace(&workload, self.requests),
@@ -105,7 +111,7 @@ impl Args {
             seeds: seeds.map(|n| self.first_seed.wrapping_add(n)).collect(),
             time_scale: self.time_scale,
             warm_up: self.warm_up,
-            timeout: self.timeout,
+            timeout: self.timeout.unwrap_or(Duration::from_secs(longest)),
             workers: self.workers,
         })
     }

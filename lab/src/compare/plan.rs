@@ -110,7 +110,7 @@ pub type Observer = Arc<dyn Fn(Step) + Send + Sync>;
 
 /// A [`Plan`] that can be carried out: nothing that it needs is missing.
 ///
-/// A time scale that the plan left open is the one under which the requests of a run arrive within [`ARRIVALS`] of real time, but at least 1,
+/// A time scale that the plan left open is the one under which the requests of a run arrive within 27 s of real time, but at least 1,
 /// and not so great that timers would be part of the result: at most 4 for batching servers, whose steps then last some
 /// milliseconds, and for slot servers so much that a request takes 20 ms on average.
 #[derive(Clone, Debug)]

@@ -130,19 +130,28 @@ impl<S> Comparison<S> {
 
 /// In words, what it means that the other's figure is so many times one's own.
 fn better(ratio: Spread) -> String {
-    let words = |ratio: f64| match ratio {
-        r if (0.995..1.005).contains(&r) => "as good".to_owned(),
-        r if r > 1.0 => format!("{r:.2} times better"),
-        r => format!("{:.2} times worse", 1.0 / r),
+    let median = words(ratio.median);
+    let range = match ratio {
+        Spread { min, max, .. } if min == max => return median,
+        // All runs agree: the numbers say enough.
+        Spread { min, max, .. } if min > EVEN => format!("{min:.2} to {max:.2}"),
+        Spread { min, max, .. } if max < 1.0 / EVEN => {
+            format!("{:.2} to {:.2}", 1.0 / max, 1.0 / min)
+        }
+        Spread { min, max, .. } => format!("{} to {}", words(min), words(max)),
     };
-    if ratio.is_spread() {
-        format!(
-            "{} ({} to {})",
-            words(ratio.median),
-            words(ratio.min),
-            words(ratio.max)
-        )
+    format!("{median} ({range})")
+}
+
+/// Up to this ratio two figures count as even: it shows as 1.00.
+const EVEN: f64 = 1.005;
+
+fn words(ratio: f64) -> String {
+    if ratio > EVEN {
+        format!("{ratio:.2} times better")
+    } else if ratio < 1.0 / EVEN {
+        format!("{:.2} times worse", 1.0 / ratio)
     } else {
-        words(ratio.median)
+        "even".to_owned()
     }
 }

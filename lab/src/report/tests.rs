@@ -133,8 +133,8 @@ fn the_summary_says_how_the_last_policy_does() {
     assert_eq!(
         Comparison::new((), two_series()).summary(),
         ["paceline:default against envoy:random: \
-          p99 3.00 times better (2.00 times better to 4.00 times better), \
-          mean 3.00 times better (2.00 times better to 4.00 times better)"]
+          p99 3.00 times better (2.00 to 4.00), \
+          mean 3.00 times better (2.00 to 4.00)"]
     );
     let single =
         |name: &str, step| Series::new(name, vec![run(1, 100, Duration::from_millis(step))]);
@@ -143,7 +143,23 @@ fn the_summary_says_how_the_last_policy_does() {
             .summary()
             .remove(0)
     };
-    assert_eq!(against(10), "b against a: p99 as good, mean as good");
+    assert_eq!(against(10), "b against a: p99 even, mean even");
+    let mixed = [8, 20]
+        .iter()
+        .zip(1..)
+        .map(|(&step, seed)| run(seed, 100, Duration::from_millis(step)));
+    let other = Series::new("a", mixed.collect());
+    let own = [10, 10]
+        .iter()
+        .zip(1..)
+        .map(|(&step, seed)| run(seed, 100, Duration::from_millis(step)));
+    let summary = Comparison::new((), vec![other, Series::new("b", own.collect())])
+        .summary()
+        .remove(0);
+    assert!(
+        summary.contains("p99 1.40 times better (1.25 times worse to 2.00 times better)"),
+        "{summary}"
+    );
     assert_eq!(
         against(5),
         "b against a: p99 2.00 times worse, mean 2.00 times worse"
