@@ -55,16 +55,21 @@ up: setup build ## leave Envoy and eight model servers running, and print what t
 down: ## stop what `make up` started
 	@scripts/down
 
-test: setup wasm ## run every test, those against a real Envoy included
+test: setup validate ## run every test, those against a real Envoy included
 	$(CARGO) test --workspace
 
-bench: setup build ## measure the figures that the README states
-	$(LAB) bench
+bench: setup build ## measure what docs/benchmarks.md states; takes half an hour
+	@$(CARGO) build --quiet --package paceline --example empty_filter --release --target $(WASM_TARGET)
+	@mkdir -p out/bench
+	$(LAB) bench --empty-filter $(dir $(WASM))examples/empty_filter.wasm --json out/bench/overhead.json
+	$(LAB) compare --fleet unequal8 --seeds 3 --out out/bench/unequal8
+	$(LAB) compare --fleet equal8 --seeds 3 --out out/bench/equal8
 
 validate: setup wasm ## let Envoy check every shipped configuration
 	@scripts/validate $(ENVOY) $(WASM) envoy/*.yaml
 
 lint: toolchain ## check formatting, lints and documentation
+	@scripts/check-toolchain $(WASM_TARGET) clippy fmt
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package paceline --lib --target $(WASM_TARGET) -- -D warnings

@@ -6,6 +6,7 @@ mod load;
 mod progress;
 mod serve;
 mod signals;
+mod up;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -24,6 +25,7 @@ enum Command {
     Compare(compare::Args),
     Load(load::Args),
     Serve(serve::Args),
+    Up(up::Args),
 }
 
 /// Does what the command line says.
@@ -37,5 +39,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Command::Compare(args) => compare::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Up(args) => up::run(&args),
     }
 }
