@@ -6,10 +6,16 @@
 
 mod answerer;
 mod closed_loop;
+mod machine;
 mod overhead;
+mod page;
 mod report;
+mod suite;
 
 pub use answerer::Answerer;
 pub use closed_loop::{DriveError, Driven, drive};
+pub use machine::describe_machine;
 pub use overhead::{BenchError, Case, Figures, Options, Row, measure};
+pub use page::{NoSuchPart, replace_part};
 pub use report::{render, to_json};
+pub use suite::{Bound, Trial, short_trials, trials};

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 
-use lab::compare::{Observer, Plan, Policy, Setting, Step};
+use lab::compare::{Observer, Plan, Policy, Prepared, Setting, Step};
 use lab::model::Fleet;
 use lab::report::{Comparison, latency_svg, notes, table};
 
-use super::load::write;
+use super::load::{seconds, write};
 use super::progress;
 use super::signals::end_signal;
 use super::workload::{WorkloadArgs, clamp_to_trace};
@@ -41,7 +41,7 @@ pub(super) struct Args {
     load: f64,
 
     /// How many requests in a run; a trace with more rows gives a stretch of them that the seed chooses
-    #[arg(long, value_name = "COUNT", default_value_t = 7000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 6500)]
     requests: usize,
 
     /// How many runs of each policy, each on requests of its own
@@ -52,19 +52,20 @@ pub(super) struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     first_seed: u64,
 
-    /// Seconds of emulated time in a second of real time
+    /// Seconds of emulated time in a second of real time, 0.001 to 1000
     ///
-    /// With more of them, timers and the processor become part of the result: a server's step should stay well above a millisecond.
-    #[arg(long, value_name = "FACTOR", default_value_t = 4.0)]
-    time_scale: f64,
+    /// Without it, so many that the requests of a run arrive within half a minute, at most 4 for batching servers: with more, timers and the
+    /// processor become part of the result.
+    #[arg(long, value_name = "FACTOR")]
+    time_scale: Option<f64>,
 
     /// The part of the requests, 0 to 0.9, that comes first and is not measured
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     warm_up: f64,
 
     /// Seconds of emulated time after which a request is given up
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
-    timeout: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    timeout: Duration,
 
     /// Envoy's worker threads
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
@@ -77,11 +78,16 @@ pub(super) struct Args {
 
 /// Compares, then tells.
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let plan = args.plan()?;
+    let prepared = args.plan()?.prepare()?;
     // Before the runs: their minutes should not be lost for want of a directory.
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("--out: cannot make {}", args.out.display()))?;
-    let comparison = execute(&plan)?;
+    eprintln!(
+        "{} runs, in each of them requests arrive for {:.0} s",
+        prepared.runs(),
+        prepared.arrivals().as_secs_f64()
+    );
+    let comparison = execute(prepared)?;
     print(&comparison);
     save(&comparison, &args.out)
 }
@@ -99,24 +105,24 @@ impl Args {
             seeds: seeds.map(|n| self.first_seed.wrapping_add(n)).collect(),
             time_scale: self.time_scale,
             warm_up: self.warm_up,
-            timeout: Duration::try_from_secs_f64(self.timeout)
-                .with_context(|| format!("--timeout: {} is not allowed", self.timeout))?,
+            timeout: self.timeout,
             workers: self.workers,
         })
     }
 }
 
-fn execute(plan: &Plan) -> anyhow::Result<Comparison<Setting>> {
+/// Runs what was prepared, with a progress bar.
+pub(super) fn execute(prepared: Prepared) -> anyhow::Result<Comparison<Setting>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
     runtime.block_on(async {
         let ended = end_signal()?;
-        let bar = progress::bar(plan.requests * plan.runs());
-        let observer = observer(&bar, plan);
+        let bar = progress::bar(prepared.setting().requests * prepared.runs());
+        let observer = observer(&bar, &prepared);
         let comparison = tokio::select! {
-            comparison = plan.run(&observer) => comparison?,
+            comparison = prepared.run(&observer) => comparison?,
             // The run is dropped, and the Envoy of the moment with it.
             () = ended => bail!("interrupted"),
         };
@@ -125,8 +131,8 @@ fn execute(plan: &Plan) -> anyhow::Result<Comparison<Setting>> {
     })
 }
 
-fn observer(bar: &ProgressBar, plan: &Plan) -> Observer {
-    let (bar, requests, runs) = (bar.clone(), plan.requests, plan.runs());
+fn observer(bar: &ProgressBar, prepared: &Prepared) -> Observer {
+    let (bar, requests, runs) = (bar.clone(), prepared.setting().requests, prepared.runs());
     Arc::new(
         move |Step {
                   policy,
@@ -159,7 +165,7 @@ fn print(comparison: &Comparison<Setting>) {
     } = &comparison.setting;
     println!(
         "{workload}: {requests} requests at {rate:.1} a second, {:.0} % of what {} servers can serve\n\
-         emulated {time_scale} times faster than life, times in emulated seconds",
+         emulated {time_scale:.3} times as fast as in life; times are those of life",
         load * 100.0,
         servers.len(),
     );

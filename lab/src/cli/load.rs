@@ -52,8 +52,8 @@ pub(super) struct Args {
     time_scale: f64,
 
     /// Seconds of emulated time after which a request is given up, counted from when it was due
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
-    timeout: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    timeout: Duration,
 
     /// The part of the requests, 0 to 0.9, that comes first and is not measured
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
@@ -149,17 +149,11 @@ impl Args {
     }
 
     fn settings(&self) -> anyhow::Result<Settings> {
-        let timeout = Duration::try_from_secs_f64(self.timeout).with_context(|| {
-            format!(
-                "--timeout: {} is not allowed, more than 0 and at most 86400 is",
-                self.timeout
-            )
-        })?;
         let settings = Settings {
             target: self.url.clone(),
             form: self.form()?,
             time_scale: self.time_scale,
-            timeout,
+            timeout: self.timeout,
             warm_up: self.warm_up,
             max_outstanding: self.max_outstanding,
         };
@@ -188,6 +182,14 @@ fn send(requests: Vec<Request>, settings: Settings) -> anyhow::Result<Measuremen
             () = ended => bail!("interrupted"),
         }
     })
+}
+
+/// Reads a time in seconds.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok();
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "allowed are seconds, such as 0.5 or 600".to_owned())
 }
 
 /// Writes a file; the error names it.

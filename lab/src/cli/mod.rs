@@ -3,6 +3,7 @@
 mod bench;
 mod compare;
 mod load;
+mod overhead;
 mod progress;
 mod serve;
 mod signals;
@@ -24,6 +25,7 @@ enum Command {
     Bench(bench::Args),
     Compare(compare::Args),
     Load(load::Args),
+    Overhead(overhead::Args),
     Serve(serve::Args),
     Up(up::Args),
 }
@@ -38,6 +40,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Overhead(args) => overhead::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Up(args) => up::run(&args),
     }

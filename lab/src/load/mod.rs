@@ -22,5 +22,5 @@ mod tally;
 pub use driver::{LoadError, Progress, drive};
 pub use form::Form;
 pub use measurement::{Lateness, Measurement};
-pub use settings::{Settings, SettingsError, Target};
+pub use settings::{MAX_TIME_SCALE, Settings, SettingsError, Target};
 pub use tally::Tally;

@@ -60,7 +60,7 @@ impl Settings {
                 allowed,
             })
         };
-        if !(0.001..=1000.0).contains(&self.time_scale) {
+        if !(0.001..=MAX_TIME_SCALE).contains(&self.time_scale) {
             return error("time scale", &self.time_scale, "0.001 to 1000 is");
         }
         if self.timeout.is_zero() || self.timeout > MAX_TIMEOUT {
@@ -83,6 +83,9 @@ impl Settings {
         Ok(())
     }
 }
+
+/// The greatest time scale.
+pub const MAX_TIME_SCALE: f64 = 1000.0;
 
 /// The longest timeout.
 pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);

@@ -1,0 +1,190 @@
+//! What is measured on a real Envoy, and what must hold.
+
+use std::time::Duration;
+
+use crate::compare::{Plan, Policy};
+use crate::model::{Fleet, FleetError};
+use crate::report::{Comparison, Spread};
+use crate::workload::{Shape, Workload};
+
+/// A comparison, and what it must show.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Names the part of the page that shows it.
+    pub name: &'static str,
+    /// What is compared. The last policy is the filter's default.
+    pub plan: Plan,
+    /// The bounds.
+    pub bounds: Vec<Bound>,
+}
+
+/// A bound on how the filter's default does against another policy: the median over the seeds of how many times the other's figure is its
+/// own must not be below `at_least`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// The other policy.
+    pub against: &'static str,
+    /// Of the p99.
+    pub p99_at_least: f64,
+    /// Of the mean.
+    pub mean_at_least: f64,
+}
+
+const LEAST_REQUEST: &str = "envoy:least_request";
+const FULL_SCAN: &str = "envoy:least_request_full_scan";
+const DEFAULT: &str = "paceline:shortest_expected_delay";
+
+/// The comparisons whose figures the page shows, about 25 minutes.
+///
+/// # Errors
+/// A preset fleet that is none.
+pub fn trials() -> Result<Vec<Trial>, FleetError> {
+    let goals = Bound {
+        against: LEAST_REQUEST,
+        p99_at_least: 1.8,
+        mean_at_least: 1.0,
+    };
+    let no_worse = |against| Bound {
+        against,
+        p99_at_least: 1.0 / 1.03,
+        mean_at_least: 1.0 / 1.03,
+    };
+    Ok(vec![
+        trial(
+            "unequal",
+            "unequal8",
+            &[
+                "envoy:round_robin",
+                LEAST_REQUEST,
+                FULL_SCAN,
+                "paceline:peak_ewma",
+                DEFAULT,
+            ],
+            Extent {
+                requests: 7_000,
+                seeds: 3,
+            },
+            vec![goals],
+        )?,
+        trial(
+            "equal",
+            "equal8",
+            &[LEAST_REQUEST, FULL_SCAN, DEFAULT],
+            Extent {
+                requests: 7_000,
+                seeds: 3,
+            },
+            vec![no_worse(LEAST_REQUEST), no_worse(FULL_SCAN)],
+        )?,
+    ])
+}
+
+/// The short form, about a minute: so few requests that the bounds are wide. It finds a balancer that has stopped to learn, not one that
+/// has become a little worse.
+///
+/// # Errors
+/// A preset fleet that is none.
+pub fn short_trials() -> Result<Vec<Trial>, FleetError> {
+    let bound = Bound {
+        against: LEAST_REQUEST,
+        p99_at_least: 1.25,
+        mean_at_least: 1.0,
+    };
+    let extent = Extent {
+        requests: 2_500,
+        seeds: 1,
+    };
+    Ok(vec![trial(
+        "unequal",
+        "unequal8",
+        &[LEAST_REQUEST, DEFAULT],
+        extent,
+        vec![bound],
+    )?])
+}
+
+struct Extent {
+    requests: usize,
+    seeds: u64,
+}
+
+fn trial(
+    name: &'static str,
+    fleet: &str,
+    policies: &[&str],
+    extent: Extent,
+    bounds: Vec<Bound>,
+) -> Result<Trial, FleetError> {
+    let plan = Plan {
+        fleet: Fleet::load(fleet)?,
+        workload: Workload::of_shape(Shape::Conversation),
+        policies: policies
+            .iter()
+            .filter_map(|name| name.parse::<Policy>().ok())
+            .collect(),
+        load: 0.7,
+        requests: extent.requests,
+        seeds: (1..=extent.seeds).collect(),
+        time_scale: None,
+        warm_up: 0.1,
+        timeout: Duration::from_secs(600),
+        workers: 1,
+    };
+    Ok(Trial { name, plan, bounds })
+}
+
+impl Bound {
+    /// What is wrong with `comparison` under this bound; nothing where it holds.
+    pub fn broken_by<S>(&self, comparison: &Comparison<S>) -> Vec<String> {
+        let Some(ratio) = comparison
+            .ratios
+            .iter()
+            .find(|ratio| ratio.of == self.against && ratio.to == DEFAULT)
+        else {
+            return vec![format!("{DEFAULT} was not compared with {}", self.against)];
+        };
+        let check = |figure: &str, measured: Spread, at_least: f64| {
+            (measured.median < at_least).then(|| {
+                format!(
+                    "{figure} of {} over that of {DEFAULT}: {:.3}, must be at least {at_least:.3}",
+                    self.against, measured.median
+                )
+            })
+        };
+        let p99 = check("p99", ratio.p99, self.p99_at_least);
+        let mean = check("mean", ratio.mean, self.mean_at_least);
+        p99.into_iter().chain(mean).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_trial_compares_what_its_bounds_are_about() {
+        for trial in trials().unwrap().into_iter().chain(short_trials().unwrap()) {
+            let names: Vec<_> = trial
+                .plan
+                .policies
+                .iter()
+                .map(|p| p.name().to_owned())
+                .collect();
+            assert_eq!(names.last().unwrap(), DEFAULT);
+            for bound in &trial.bounds {
+                assert!(
+                    names.iter().any(|name| name == bound.against),
+                    "{}",
+                    trial.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_comparison_without_the_policy_breaks_the_bound() {
+        let bound = short_trials().unwrap()[0].bounds[0];
+        let nothing = Comparison::new((), Vec::new());
+        assert_eq!(bound.broken_by(&nothing).len(), 1);
+    }
+}
