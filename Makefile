@@ -56,7 +56,7 @@ up: setup build ## leave Envoy and eight model servers running, and print what t
 down: ## stop what `make up` started
 	@scripts/down
 
-test: setup wasm ## run every test, those against a real Envoy included
+test: setup validate ## run every test, those against a real Envoy included
 	$(CARGO) test --workspace
 
 bench: setup build empty-filter ## measure what docs/benchmarks.md states, half an hour, and write it there
@@ -72,6 +72,7 @@ validate: setup wasm ## let Envoy check every shipped configuration
 	@scripts/validate $(ENVOY) $(WASM) envoy/*.yaml
 
 lint: toolchain ## check formatting, lints and documentation
+	@scripts/check-toolchain $(WASM_TARGET) clippy fmt
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package paceline --lib --target $(WASM_TARGET) -- -D warnings

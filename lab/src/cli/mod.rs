@@ -7,6 +7,7 @@ mod overhead;
 mod progress;
 mod serve;
 mod signals;
+mod up;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -26,6 +27,7 @@ enum Command {
     Load(load::Args),
     Overhead(overhead::Args),
     Serve(serve::Args),
+    Up(up::Args),
 }
 
 /// Does what the command line says.
@@ -40,5 +42,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Command::Load(args) => load::run(&args),
         Command::Overhead(args) => overhead::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Up(args) => up::run(&args),
     }
 }

@@ -164,6 +164,16 @@ impl Gateway {
         }
     }
 
+    /// Waits for Envoy to end, which it should not do by itself.
+    pub async fn ended(&mut self) -> GatewayError {
+        loop {
+            if let Err(error) = self.process.check_running() {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     /// Where clients connect, as `http://address:port`.
     #[must_use]
     pub fn url(&self) -> &str {

@@ -82,18 +82,24 @@ impl EnvoyProcess {
         }
     }
 
-    /// Fails if Envoy has ended or the deadline has passed.
-    pub(super) fn check_alive(&mut self, deadline: Instant) -> Result<(), GatewayError> {
+    /// Fails if Envoy has ended.
+    pub(super) fn check_running(&mut self) -> Result<(), GatewayError> {
         let status = self
             .child
             .try_wait()
             .map_err(|source| GatewayError::file(&self.log, source))?;
-        if let Some(status) = status {
-            return Err(GatewayError::Ended {
+        match status {
+            Some(status) => Err(GatewayError::Ended {
                 status,
                 log: self.log_tail(),
-            });
+            }),
+            None => Ok(()),
         }
+    }
+
+    /// Fails if Envoy has ended or the deadline has passed.
+    pub(super) fn check_alive(&mut self, deadline: Instant) -> Result<(), GatewayError> {
+        self.check_running()?;
         if Instant::now() >= deadline {
             return Err(GatewayError::NotReady {
                 waited: START_DEADLINE,
