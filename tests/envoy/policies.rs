@@ -147,14 +147,14 @@ async fn shortest_expected_delay_fills_in_proportion_to_speed() {
         let policy = json!({ "name": "shortest_expected_delay", "exploration": 0 });
         let mut fleet = Fleet::start_on(workers, 2, Behaviour::OK, &one_pool(2, policy)).await;
         fleet.upstreams[0].set(Behaviour::Serve {
-            each: Duration::from_millis(5),
-        });
-        fleet.upstreams[1].set(Behaviour::Serve {
             each: Duration::from_millis(20),
         });
-        fleet.load(4, 60).await;
+        fleet.upstreams[1].set(Behaviour::Serve {
+            each: Duration::from_millis(80),
+        });
+        fleet.load(4, 30).await;
         // Four times slower: ten requests that wait in line are done soonest 8
-        // to 2. What a fast server's timer adds to its 5 ms makes it 7 to 3.
+        // to 2, give or take one for noise in what was measured.
         let counts = hold_and_count(&mut fleet, 10).await;
         assert!(
             (7..=9).contains(&counts[0]),
@@ -167,9 +167,9 @@ async fn shortest_expected_delay_fills_in_proportion_to_speed() {
 async fn shortest_expected_delay_treats_equals_alike() {
     for workers in WORKERS {
         let config = one_pool(4, "shortest_expected_delay");
-        let each = Duration::from_millis(5);
+        let each = Duration::from_millis(20);
         let mut fleet = Fleet::start_on(workers, 4, Behaviour::Serve { each }, &config).await;
-        fleet.load(6, 40).await;
+        fleet.load(6, 25).await;
         let counts = hold_and_count(&mut fleet, 12).await;
         assert!(
             counts.iter().all(|count| (2..=4).contains(count)),

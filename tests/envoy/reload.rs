@@ -56,23 +56,21 @@ async fn the_new_configuration_applies() {
 #[tokio::test]
 async fn what_was_learned_is_kept() {
     for workers in [1, 2] {
-        let mut config = one_pool(2, "shortest_expected_delay");
+        let policy = json!({ "name": "shortest_expected_delay", "exploration": 0 });
+        let mut config = one_pool(2, policy);
         let mut fleet = reloadable(workers, 2, Behaviour::OK, &config).await;
-        fleet.upstreams[0].set(Behaviour::Serve {
-            each: Duration::from_millis(2),
-        });
-        fleet.upstreams[1].set(Behaviour::Serve {
-            each: Duration::from_millis(20),
-        });
+        let (fast, slow) = (Duration::from_millis(5), Duration::from_millis(100));
+        fleet.upstreams[0].set(Behaviour::Serve { each: fast });
+        fleet.upstreams[1].set(Behaviour::Serve { each: slow });
         fleet.load(4, 40).await;
 
         config["explain"] = json!(true);
         fleet.reconfigure(&config).await.unwrap();
         let before = fleet.counts();
         fleet.set(Behaviour::Hold);
-        // Ten times slower, so the first requests go to the fast one. Knowing
-        // nothing, five requests would go 3 and 2 ways.
-        let _held = fleet.hold(5).await;
+        // Twenty times slower, so the first requests all go to the fast one.
+        // With nothing known they would go both ways, two and two.
+        let _held = fleet.hold(4).await;
         assert_eq!(
             fleet.counts()[1],
             before[1],
