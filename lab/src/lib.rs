@@ -1,1 +1,3 @@
 //! Emulated model servers, open-loop load and side-by-side comparisons.
+
+pub mod model;

@@ -1,0 +1,486 @@
+//! The JSON form of a fleet: read strictly, then checked key by key.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::control::SPEEDS;
+use super::fleet::{BatchingSpec, Fleet, Kind, ServerSpec, ServiceTime, SlotSpec};
+use super::step_cost::{Gpu, StepCost};
+
+/// A fleet that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// Neither a preset nor a file that can be read.
+    #[error(
+        "fleet {}: {source}; give a JSON file or one of the presets {presets}",
+        path.display()
+    )]
+    Read {
+        /// What was asked for.
+        path: PathBuf,
+        /// Why the file cannot be read.
+        source: std::io::Error,
+        /// The presets there are.
+        presets: String,
+    },
+    /// Not such an object.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The JSON path of the place.
+        path: String,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A value, or its absence, that is not allowed.
+    #[error("{path}: {value} is not allowed: {allowed}")]
+    Value {
+        /// The JSON path of the place.
+        path: String,
+        /// The value.
+        value: String,
+        /// What is allowed.
+        allowed: String,
+    },
+}
+
+impl Fleet {
+    /// The preset of that name, or else the fleet in that file.
+    ///
+    /// # Errors
+    /// If it is neither, or the file is no fleet: names the place, the value and what is allowed.
+    pub fn load(preset_or_path: &str) -> Result<Self, FleetError> {
+        if let Some(fleet) = Self::preset(preset_or_path) {
+            return Ok(fleet);
+        }
+        let path = Path::new(preset_or_path);
+        let json = std::fs::read_to_string(path).map_err(|source| FleetError::Read {
+            path: path.to_owned(),
+            source,
+            presets: Self::PRESETS.map(|(name, _)| name).join(", "),
+        })?;
+        Self::from_json(&json)
+    }
+
+    /// Reads the JSON form that is described at [`Fleet`].
+    ///
+    /// # Errors
+    /// Names the place, the value and what is allowed.
+    pub fn from_json(json: &str) -> Result<Self, FleetError> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let file: FleetFile =
+            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+                FleetError::Syntax {
+                    path: error.path().to_string(),
+                    message: error.inner().to_string(),
+                }
+            })?;
+        deserializer.end().map_err(|error| FleetError::Syntax {
+            path: ".".to_owned(),
+            message: error.to_string(),
+        })?;
+        file.check()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FleetFile {
+    servers: Vec<ServerEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServerEntry {
+    name: String,
+    kind: KindName,
+    count: Option<NonZeroUsize>,
+    #[serde(default = "one")]
+    speed: f64,
+    max_waiting: Option<usize>,
+    #[serde(default = "default_model")]
+    model: String,
+    port: Option<u16>,
+    gpu: Option<Gpu>,
+    step_ms: Option<StepCost>,
+    kv_tokens: Option<NonZeroU32>,
+    max_sequences: Option<NonZeroUsize>,
+    token_budget: Option<NonZeroUsize>,
+    slots: Option<NonZeroUsize>,
+    service_ms: Option<ServiceMillis>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum KindName {
+    Slots,
+    Batching,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ServiceMillis {
+    base: f64,
+    per_prompt_token: f64,
+    per_output_token: f64,
+}
+
+const fn one() -> f64 {
+    1.0
+}
+
+/// The model's name where the fleet gives none.
+pub(super) fn default_model() -> String {
+    "paceline-lab".to_owned()
+}
+
+pub(super) const DEFAULT_MAX_SEQUENCES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+pub(super) const DEFAULT_TOKEN_BUDGET: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2047);
+const MAX_SERVERS: usize = 10_000;
+
+impl FleetFile {
+    fn check(self) -> Result<Fleet, FleetError> {
+        let mut servers = Vec::new();
+        let mut names = HashSet::new();
+        for (index, entry) in self.servers.into_iter().enumerate() {
+            let at = |key: &str| format!("servers[{index}].{key}");
+            let count = entry.count.map_or(1, NonZeroUsize::get);
+            if servers.len().saturating_add(count) > MAX_SERVERS {
+                return Err(refused(at("count"), count, "10000 servers at most"));
+            }
+            let name = entry.name.clone();
+            let counted = entry.count.is_some();
+            let spec = entry.check(&at)?;
+            for number in 1..=count {
+                let name = if counted {
+                    format!("{name}-{number}")
+                } else {
+                    name.clone()
+                };
+                if !names.insert(name.clone()) {
+                    return Err(refused(
+                        at("name"),
+                        quoted(&name),
+                        "no two servers may be of one name",
+                    ));
+                }
+                servers.push(ServerSpec {
+                    name,
+                    ..spec.clone()
+                });
+            }
+        }
+        if servers.is_empty() {
+            return Err(refused("servers", "[]", "a fleet has at least one server"));
+        }
+        Ok(Fleet::new(servers))
+    }
+}
+
+impl ServerEntry {
+    fn check(self, at: &dyn Fn(&str) -> String) -> Result<ServerSpec, FleetError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if self.name.is_empty() || !self.name.bytes().all(plain) {
+            let allowed = "one or more of letters, digits, '-', '_' and '.'";
+            return Err(refused(at("name"), quoted(&self.name), allowed));
+        }
+        if !SPEEDS.contains(&self.speed) {
+            return Err(refused(at("speed"), self.speed, "0.001 to 1000"));
+        }
+        if self.model.is_empty() || self.model.bytes().any(|byte| byte.is_ascii_control()) {
+            let allowed = "a name without control characters";
+            return Err(refused(at("model"), quoted(&self.model), allowed));
+        }
+        if let (Some(port), Some(_)) = (self.port, self.count) {
+            let allowed = "not together with `count`, servers cannot share a port";
+            return Err(refused(at("port"), port, allowed));
+        }
+        let kind = match self.kind {
+            KindName::Slots => Kind::Slots(self.slot_spec(at)?),
+            KindName::Batching => Kind::Batching(self.batching_spec(at)?),
+        };
+        Ok(ServerSpec {
+            name: self.name,
+            model: self.model,
+            port: self.port,
+            speed: self.speed,
+            max_waiting: self.max_waiting,
+            kind,
+        })
+    }
+
+    fn slot_spec(&self, at: &dyn Fn(&str) -> String) -> Result<SlotSpec, FleetError> {
+        let foreign = [
+            ("gpu", self.gpu.is_some()),
+            ("step_ms", self.step_ms.is_some()),
+            ("kv_tokens", self.kv_tokens.is_some()),
+            ("max_sequences", self.max_sequences.is_some()),
+            ("token_budget", self.token_budget.is_some()),
+        ];
+        refuse_foreign(&foreign, "batching", at)?;
+        let service = match self.service_ms {
+            None => ServiceTime::default(),
+            Some(millis) => ServiceTime {
+                base: duration(millis.base, || at("service_ms.base"))?,
+                per_prompt_token: duration(millis.per_prompt_token, || {
+                    at("service_ms.per_prompt_token")
+                })?,
+                per_output_token: duration(millis.per_output_token, || {
+                    at("service_ms.per_output_token")
+                })?,
+            },
+        };
+        Ok(SlotSpec {
+            slots: self.slots.unwrap_or(NonZeroUsize::MIN),
+            service,
+        })
+    }
+
+    fn batching_spec(&self, at: &dyn Fn(&str) -> String) -> Result<BatchingSpec, FleetError> {
+        let foreign = [
+            ("slots", self.slots.is_some()),
+            ("service_ms", self.service_ms.is_some()),
+        ];
+        refuse_foreign(&foreign, "slots", at)?;
+        if self.max_waiting == Some(0) {
+            let allowed = "1 or more: a request waits for the next step at least";
+            return Err(refused(at("max_waiting"), 0, allowed));
+        }
+        let (cost, kv_tokens) = match (self.gpu, self.step_ms) {
+            (Some(gpu), None) => (gpu.step_cost(), self.kv_tokens.or(Some(gpu.kv_tokens()))),
+            (None, Some(cost)) => (check_cost(cost, at)?, self.kv_tokens),
+            (Some(gpu), Some(_)) => {
+                let allowed = "either `gpu` or `step_ms`";
+                return Err(refused(at("gpu"), quoted(gpu.name()), allowed));
+            }
+            (None, None) => {
+                let allowed = "one of \"h100\", \"a100\", \"a40\", or `step_ms` and `kv_tokens`";
+                return Err(refused(at("gpu"), "nothing", allowed));
+            }
+        };
+        let kv_tokens = kv_tokens.ok_or_else(|| {
+            refused(
+                at("kv_tokens"),
+                "nothing",
+                "`step_ms` says no KV memory, give it too",
+            )
+        })?;
+        let max_sequences = self.max_sequences.unwrap_or(DEFAULT_MAX_SEQUENCES);
+        let token_budget = self
+            .token_budget
+            .unwrap_or(DEFAULT_TOKEN_BUDGET.max(max_sequences));
+        if token_budget < max_sequences {
+            let allowed = format!("`max_sequences` ({max_sequences}) or more, or prefills starve");
+            return Err(refused(at("token_budget"), token_budget, allowed));
+        }
+        Ok(BatchingSpec {
+            cost,
+            kv_tokens,
+            max_sequences,
+            token_budget,
+        })
+    }
+}
+
+fn check_cost(cost: StepCost, at: &dyn Fn(&str) -> String) -> Result<StepCost, FleetError> {
+    let StepCost {
+        b0,
+        b1,
+        c0,
+        c1,
+        k,
+        h,
+    } = cost;
+    let named = [
+        ("b0", b0),
+        ("b1", b1),
+        ("c0", c0),
+        ("c1", c1),
+        ("k", k),
+        ("h", h),
+    ];
+    for (name, value) in named {
+        if !(0.0..=1e6).contains(&value) {
+            let path = at(&format!("step_ms.{name}"));
+            return Err(refused(path, value, "0 to 1000000 milliseconds"));
+        }
+    }
+    Ok(cost)
+}
+
+fn duration(millis: f64, path: impl FnOnce() -> String) -> Result<Duration, FleetError> {
+    if (0.0..=1e9).contains(&millis) {
+        Ok(Duration::from_secs_f64(millis / 1e3))
+    } else {
+        Err(refused(path(), millis, "0 to 1000000000 milliseconds"))
+    }
+}
+
+fn refuse_foreign(
+    keys: &[(&str, bool)],
+    kind: &str,
+    at: &dyn Fn(&str) -> String,
+) -> Result<(), FleetError> {
+    match keys.iter().find(|(_, present)| *present) {
+        Some((key, _)) => {
+            let allowed = format!("only servers of kind \"{kind}\" have it");
+            Err(refused(at(key), "this key", allowed))
+        }
+        None => Ok(()),
+    }
+}
+
+fn refused(path: impl Into<String>, value: impl Display, allowed: impl Into<String>) -> FleetError {
+    FleetError::Value {
+        path: path.into(),
+        value: value.to_string(),
+        allowed: allowed.into(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(server: &str) -> String {
+        let json = format!(r#"{{"servers": [{server}]}}"#);
+        Fleet::from_json(&json).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_gpu_brings_its_figures_and_keys_override_them() {
+        let fleet = Fleet::from_json(
+            r#"{"servers": [
+                {"name": "a", "count": 2, "kind": "batching", "gpu": "a40"},
+                {"name": "b", "kind": "batching", "gpu": "a40", "kv_tokens": 5000, "max_sequences": 4096}
+            ]}"#,
+        )
+        .unwrap();
+        let names: Vec<_> = fleet.servers().iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["a-1", "a-2", "b"]);
+        let Kind::Batching(first) = &fleet.servers()[0].kind else {
+            panic!("a batching server")
+        };
+        assert_eq!(first.cost, Gpu::A40.step_cost());
+        assert_eq!(first.kv_tokens.get(), 207_000);
+        assert_eq!(
+            (first.max_sequences.get(), first.token_budget.get()),
+            (256, 2048)
+        );
+        let Kind::Batching(last) = &fleet.servers()[2].kind else {
+            panic!("a batching server")
+        };
+        assert_eq!(last.kv_tokens.get(), 5000);
+        assert_eq!(
+            (last.max_sequences.get(), last.token_budget.get()),
+            (4096, 4096)
+        );
+    }
+
+    #[test]
+    fn slot_servers_have_a_service_time() {
+        let fleet = Fleet::from_json(
+            r#"{"servers": [{"name": "a", "kind": "slots", "slots": 3, "service_ms": {"base": 100, "per_output_token": 2.5}}]}"#,
+        )
+        .unwrap();
+        let Kind::Slots(spec) = &fleet.servers()[0].kind else {
+            panic!("a slot server")
+        };
+        assert_eq!(spec.slots.get(), 3);
+        assert_eq!(spec.service.of(1000, 4), Duration::from_millis(110));
+    }
+
+    #[test]
+    fn errors_name_the_place_the_value_and_what_is_allowed() {
+        let cases = [
+            (r#"{"kind": "slots"}"#, "servers[0]: missing field `name`"),
+            (
+                r#"{"name": "a", "kind": "slot"}"#,
+                "servers[0].kind: unknown variant `slot`, expected `slots` or `batching`",
+            ),
+            (
+                r#"{"name": "a", "kind": "slots", "slot": 1}"#,
+                "servers[0].slot: unknown field `slot`",
+            ),
+            (
+                r#"{"name": "a", "kind": "slots", "slots": 0}"#,
+                "servers[0].slots: invalid value: integer `0`",
+            ),
+            (
+                r#"{"name": "a", "kind": "slots", "speed": "fast"}"#,
+                "servers[0].speed: invalid type: string",
+            ),
+            (
+                r#"{"name": "a", "kind": "slots", "speed": 0}"#,
+                "servers[0].speed: 0 is not allowed: 0.001 to 1000",
+            ),
+            (
+                r#"{"name": "a", "kind": "slots", "gpu": "h100"}"#,
+                "servers[0].gpu: this key is not allowed: only servers of kind \"batching\"",
+            ),
+            (
+                r#"{"name": "a b", "kind": "slots"}"#,
+                "servers[0].name: \"a b\" is not allowed",
+            ),
+            (
+                r#"{"name": "a", "kind": "slots"}, {"name": "a", "kind": "slots"}"#,
+                "servers[1].name: \"a\" is not allowed: no two",
+            ),
+            (
+                r#"{"name": "a", "kind": "slots", "name": "b"}"#,
+                "servers[0]: duplicate field `name`",
+            ),
+            (
+                r#"{"name": "a", "kind": "slots", "count": 2, "port": 80}"#,
+                "servers[0].port: 80 is not allowed",
+            ),
+            (
+                r#"{"name": "a", "kind": "slots", "service_ms": {"base": -1}}"#,
+                "servers[0].service_ms.base: -1 is not allowed",
+            ),
+            (
+                r#"{"name": "a", "kind": "batching"}"#,
+                "servers[0].gpu: nothing is not allowed",
+            ),
+            (
+                r#"{"name": "a", "kind": "batching", "gpu": "h200"}"#,
+                "servers[0].gpu: unknown variant `h200`",
+            ),
+            (
+                r#"{"name": "a", "kind": "batching", "gpu": "h100", "slots": 1}"#,
+                "servers[0].slots: this key is not allowed",
+            ),
+            (
+                r#"{"name": "a", "kind": "batching", "gpu": "h100", "max_waiting": 0}"#,
+                "servers[0].max_waiting: 0 is not allowed",
+            ),
+            (
+                r#"{"name": "a", "kind": "batching", "gpu": "h100", "token_budget": 100}"#,
+                "servers[0].token_budget: 100 is not allowed: `max_sequences` (256)",
+            ),
+            (
+                r#"{"name": "a", "kind": "batching", "step_ms": {"b0":1,"b1":1,"c0":1,"c1":1,"k":-1,"h":1}, "kv_tokens": 9}"#,
+                "servers[0].step_ms.k: -1 is not allowed",
+            ),
+            (
+                r#"{"name": "a", "kind": "batching", "step_ms": {"b0":1,"b1":1,"c0":1,"c1":1,"k":1,"h":1}}"#,
+                "servers[0].kv_tokens: nothing is not allowed",
+            ),
+            ("", "servers: [] is not allowed"),
+        ];
+        for (server, expected) in cases {
+            let error = error_of(server);
+            assert!(error.starts_with(expected), "{server} gave {error:?}");
+        }
+        let unknown = Fleet::load("no-such-fleet").unwrap_err().to_string();
+        assert!(unknown.contains("fleet no-such-fleet") && unknown.contains("unequal8"));
+    }
+}
