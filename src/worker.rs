@@ -10,7 +10,6 @@ use crate::state::SCHEMA_VERSION;
 use crate::time::Timestamp;
 
 /// The configuration, the balancer and the metrics of one worker.
-#[derive(Debug)]
 pub struct Worker {
     /// What was configured.
     pub config: Config,

@@ -1,4 +1,5 @@
 //! Emulated model servers, open-loop load and side-by-side comparisons.
 
+pub mod load;
 pub mod model;
 pub mod workload;

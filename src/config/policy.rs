@@ -75,8 +75,9 @@ pub enum PolicyConfig {
         /// The share of the delay that a request adds for others which counts
         /// as its own: 0 to 1, default 0.1.
         externality: f64,
-        /// The share of picks made at random, so that an upstream which has
-        /// recovered is noticed: 0 to 0.2, default 0.01.
+        /// The share of picks that try an upstream which is idle and has long
+        /// been silent, so that one which has recovered is noticed: 0 to 0.2,
+        /// default 0.01.
         exploration: f64,
     },
 }

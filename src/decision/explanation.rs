@@ -44,16 +44,34 @@ impl Explanation {
     }
 }
 
-/// A score with as many digits as a person wants.
+/// A score to six decimals. Whole numbers make it, because the standard
+/// library's formatting of floats would be a tenth of the filter's code.
 struct Short(f64);
 
 impl fmt::Display for Short {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let magnitude = self.0.abs();
-        if magnitude != 0.0 && !(0.001..1_000_000.0).contains(&magnitude) {
-            return write!(f, "{:.3e}", self.0);
+        let millionths = (self.0 * 1e6).round();
+        // Beyond 2^63 the conversion stops at the greatest number, which is
+        // what a score without bounds should look like.
+        let millionths = millionths as u64;
+        write!(f, "{}", millionths / 1_000_000)?;
+        let digits = format!("{:06}", millionths % 1_000_000);
+        match digits.trim_end_matches('0') {
+            "" => Ok(()),
+            digits => write!(f, ".{digits}"),
         }
-        let digits = format!("{:.4}", self.0);
-        f.write_str(digits.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_short_and_right() {
+        let shown = [2.0, 0.25, 1.000_000_4, 0.000_05, 1234.5, 0.0].map(|s| Short(s).to_string());
+        assert_eq!(shown, ["2", "0.25", "1", "0.00005", "1234.5", "0"]);
+        assert_eq!(Short(f64::INFINITY).to_string(), "18446744073709.551615");
+        assert_eq!(Short(f64::NAN).to_string(), "0");
     }
 }

@@ -32,7 +32,6 @@ const FULL_SCAN: usize = 256;
 const SAMPLE: usize = 64;
 
 /// Where requests go and what is outstanding: one worker's balancer.
-#[derive(Debug)]
 pub struct Balancer {
     policies: Vec<Box<dyn Policy>>,
     names: Vec<&'static str>,

@@ -82,8 +82,7 @@ impl ErrorRate {
     /// Whether the upstream asked to be left alone. A moment further ahead
     /// than any that is honoured cannot have come from an answer.
     fn is_backing_off(self, now: Timestamp) -> bool {
-        let ahead = self.back_off_until.since(now);
-        !ahead.is_zero() && ahead <= Self::LONGEST_BACK_OFF
+        self.back_off_until > now && self.back_off_until.since(now) <= Self::LONGEST_BACK_OFF
     }
 
     /// Takes in a success, `elapsed` seconds after the last outcome.

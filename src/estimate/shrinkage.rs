@@ -20,41 +20,53 @@ impl Prior {
     /// From the upstreams' means and their variances (positive). Means with
     /// an infinite variance, of which nothing is known, have no say.
     ///
-    /// Reads the estimates twice; O(n), no allocation.
+    /// One pass, O(n), no allocation.
     #[must_use]
-    pub fn from_means<I>(means: I) -> Prior
-    where
-        I: Iterator<Item = (f64, f64)> + Clone,
-    {
-        let known = means.filter(|(_, variance)| variance.is_finite() && *variance > 0.0);
-        let (mut count, mut weights, mut squares, mut sum) = (0.0, 0.0, 0.0, 0.0);
-        for (mean, variance) in known.clone() {
-            let weight = 1.0 / variance;
+    pub fn from_means(means: impl Iterator<Item = (f64, f64)>) -> Prior {
+        let (mut count, mut weights, mut weights_squared) = (0.0, 0.0, 0.0);
+        // Sums are taken about the first mean: means lie close together, and
+        // the difference of two large sums would lose what tells them apart.
+        let (mut origin, mut sum, mut squares) = (0.0, 0.0, 0.0);
+        for (mean, variance) in means {
+            if !(variance > 0.0 && variance < f64::INFINITY) {
+                continue;
+            }
+            if count == 0.0 {
+                origin = mean;
+            }
+            let (weight, offset) = (1.0 / variance, mean - origin);
             count += 1.0;
             weights += weight;
-            squares += weight * weight;
-            sum += weight * mean;
+            weights_squared += weight * weight;
+            sum += weight * offset;
+            squares += weight * offset * offset;
         }
-        if weights <= 0.0 {
+        if count == 0.0 {
             return Prior {
                 mean: 0.0,
                 between: 0.0,
             };
         }
-        let mean = sum / weights;
-        let spread: f64 = known.map(|(m, v)| (m - mean).powi(2) / v).sum();
-        let denominator = weights - squares / weights;
+        let offset = sum / weights;
+        let spread = squares - offset * sum;
+        let denominator = weights - weights_squared / weights;
         let between = if denominator > 0.0 {
             ((spread - (count - 1.0)) / denominator).max(0.0)
         } else {
             0.0
         };
-        Prior { mean, between }
+        Prior {
+            mean: origin + offset,
+            between,
+        }
     }
 
     /// The mean to act on for an upstream whose own mean has `variance`.
     #[must_use]
     pub fn shrink(&self, mean: f64, variance: f64) -> f64 {
+        if self.between == 0.0 {
+            return self.mean;
+        }
         let factor = self.between / (self.between + variance);
         if factor.is_finite() {
             self.mean + factor * (mean - self.mean)

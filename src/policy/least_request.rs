@@ -10,7 +10,7 @@
 //! Recent failures count as load: an upstream that fails at once has nothing
 //! in flight and would draw every request.
 
-use super::{Choice, Picked, Policy, Scored, draw, lowest};
+use super::{Candidate, Choice, Picked, Policy, Scored, draw, lowest};
 
 /// The fewest requests in flight, relative to the weight.
 #[derive(Debug)]
@@ -28,12 +28,13 @@ impl Policy for LeastRequest {
             None => choice.candidates.len(),
         };
         let now = choice.now;
+        let bias = self.bias(choice.candidates);
         let compared = choice.candidates.iter().take(compared).enumerate();
         let scores = compared.map(|(index, candidate)| {
-            let load = if self.active_request_bias == 1.0 {
+            let load = if bias == 1.0 {
                 candidate.load()
             } else {
-                candidate.load().powf(self.active_request_bias)
+                candidate.load().powf(bias)
             };
             Scored {
                 index,
@@ -41,6 +42,20 @@ impl Policy for LeastRequest {
             }
         });
         lowest(scores, choice.rng)
+    }
+}
+
+impl LeastRequest {
+    /// The exponent of the load: with equal weights there is nothing for load
+    /// to count against, and it alone decides.
+    fn bias(&self, candidates: &[Candidate]) -> f64 {
+        let mut weights = candidates.iter().map(|candidate| candidate.weight);
+        let first = weights.next();
+        if self.active_request_bias == 1.0 || weights.all(|weight| Some(weight) == first) {
+            1.0
+        } else {
+            self.active_request_bias
+        }
     }
 }
 
@@ -77,6 +92,8 @@ mod tests {
         };
         all[0].in_flight = 1_000;
         assert_eq!(shares(&weights_alone, &all, 10), [10, 0]);
+        all[0].weight = 1.0;
+        assert_eq!(shares(&weights_alone, &all, 10), [0, 10], "equal weights");
     }
 
     #[test]

@@ -21,7 +21,7 @@
 //! upstream that has become slow gets few requests, so without this nobody
 //! would see that it has recovered. O(n).
 
-use super::{Choice, Picked, Policy, Reason, Scored, lowest};
+use super::{Candidate, Choice, Picked, Policy, Reason, Scored, lowest};
 use crate::estimate::Prior;
 
 /// Exploring is for upstreams that have not been heard of for so long.
@@ -47,21 +47,20 @@ impl Policy for ShortestExpectedDelay {
         }
         let now = choice.now;
         let residual_variance = choice.pool.residuals.get();
-        let candidates = &*choice.candidates;
-        let means = candidates.iter().map(|candidate| {
+        let mean_log = |candidate: &Candidate| {
             let pace = candidate.state.pace;
             let variance = residual_variance * pace.uncertainty(candidate.silence(now));
             (pace.mean_log(), variance)
-        });
-        let prior = Prior::from_means(means.clone());
-        let total: f64 = candidates.iter().map(|candidate| candidate.load()).sum();
-        let mean_load = total / candidates.len() as f64;
-        let scores = candidates.iter().zip(means).enumerate();
-        let scores = scores.map(|(index, (candidate, (mean, variance)))| {
+        };
+        let candidates = &*choice.candidates;
+        let prior = Prior::from_means(candidates.iter().map(mean_log));
+        let total: f64 = candidates.iter().map(Candidate::load).sum();
+        let per_load = self.externality * candidates.len() as f64 / total;
+        let scores = candidates.iter().enumerate().map(|(index, candidate)| {
+            let (mean, variance) = mean_log(candidate);
             let pace = prior.shrink(mean, variance).exp();
             let load = candidate.load();
-            let for_others = 1.0 + self.externality * load / mean_load;
-            let delay = pace * load * for_others * candidate.penalty(now);
+            let delay = pace * load * (1.0 + per_load * load) * candidate.penalty(now);
             Scored {
                 index,
                 score: delay / candidate.weight,
@@ -94,7 +93,6 @@ impl ShortestExpectedDelay {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Candidate;
     use super::super::test_support::*;
     use super::*;
     use crate::random::Rng;

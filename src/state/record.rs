@@ -205,11 +205,18 @@ impl Record {
     /// What lane `lane` has in flight at the member in row `row`.
     #[must_use]
     pub fn lane_in_flight(&self, lane: usize, row: usize) -> u32 {
-        if lane >= self.lanes || row >= self.members {
-            return 0;
-        }
-        let offset = self.lane_offset(lane) + LANE_HEADER + row * COUNT;
-        read(&self.bytes, offset).map_or(0, u32::from_le_bytes)
+        let counts = self.lane_counts(lane);
+        counts.get(row).copied().map_or(0, u32::from_le_bytes)
+    }
+
+    fn lane_counts(&self, lane: usize) -> &[[u8; COUNT]] {
+        let counts = self.bytes.get(self.lane_counts_range(lane));
+        counts.unwrap_or_default().as_chunks().0
+    }
+
+    fn lane_counts_range(&self, lane: usize) -> std::ops::Range<usize> {
+        let start = self.lane_offset(lane) + LANE_HEADER;
+        start..start + self.members * COUNT
     }
 
     /// Gives lane `lane` to `owner`, heard of at `heartbeat`.
@@ -223,20 +230,22 @@ impl Record {
 
     /// Sets everything that lane `lane` has in flight to zero.
     pub fn clear_lane(&mut self, lane: usize) {
-        if lane < self.lanes {
-            let start = self.lane_offset(lane) + LANE_HEADER;
-            let end = start + self.members * COUNT;
-            if let Some(counts) = self.bytes.get_mut(start..end) {
-                counts.fill(0);
-            }
-        }
+        self.set_lane_in_flight(lane, (0..self.members).map(|row| (row, 0)));
     }
 
-    /// Sets what lane `lane` has in flight at the member in row `row`.
-    pub fn set_lane_in_flight(&mut self, lane: usize, row: usize, in_flight: u32) {
-        if lane < self.lanes && row < self.members {
-            let offset = self.lane_offset(lane) + LANE_HEADER + row * COUNT;
-            self.write(offset, in_flight.to_le_bytes());
+    /// Sets what lane `lane` has in flight at the members in the given rows.
+    pub fn set_lane_in_flight(
+        &mut self,
+        lane: usize,
+        in_flight: impl IntoIterator<Item = (usize, u32)>,
+    ) {
+        let range = self.lane_counts_range(lane);
+        let counts = self.bytes.get_mut(range).unwrap_or_default();
+        let (counts, _) = counts.as_chunks_mut::<COUNT>();
+        for (row, in_flight) in in_flight {
+            if let Some(count) = counts.get_mut(row) {
+                *count = in_flight.to_le_bytes();
+            }
         }
     }
 
@@ -293,7 +302,7 @@ mod tests {
         );
         let lane = record.add_lane();
         record.hold_lane(lane, 77, Timestamp::from_nanos(1_000));
-        record.set_lane_in_flight(lane, 1, 5);
+        record.set_lane_in_flight(lane, [(1, 5)]);
         record
     }
 
@@ -314,7 +323,7 @@ mod tests {
         let mut record = sample();
         let second = record.add_lane();
         record.hold_lane(second, 88, Timestamp::ZERO);
-        record.set_lane_in_flight(second, 0, 3);
+        record.set_lane_in_flight(second, [(0, 3)]);
         record.clear_lane(0);
         assert_eq!(record.lane_in_flight(0, 1), 0);
         assert_eq!(record.lane_owner(0), 77);
@@ -346,8 +355,8 @@ mod tests {
         let mut record = sample();
         let before = record.clone();
         record.set_member(2, &MemberState::default());
-        record.set_lane_in_flight(0, 2, 1);
-        record.set_lane_in_flight(1, 0, 1);
+        record.set_lane_in_flight(0, [(2, 1)]);
+        record.set_lane_in_flight(1, [(0, 1)]);
         record.hold_lane(1, 5, Timestamp::ZERO);
         record.clear_lane(9);
         assert_eq!(record, before);

@@ -128,9 +128,8 @@ impl Ledger {
             };
             let value = change(&mut view);
             record.hold_lane(lane, *owner, now);
-            for (row, count) in placement.members.iter().zip(proposed.iter()) {
-                record.set_lane_in_flight(lane, *row, *count);
-            }
+            let rows = placement.members.iter().copied();
+            record.set_lane_in_flight(lane, rows.zip(proposed.iter().copied()));
             (record, value)
         })?;
         std::mem::swap(in_flight, proposed);
@@ -307,9 +306,8 @@ fn extend(record: &Record, topology: &Topology, now: Timestamp, lease: Duration)
     for lane in live {
         let copy = extended.add_lane();
         extended.hold_lane(copy, record.lane_owner(lane), record.lane_heartbeat(lane));
-        for (row, old_row) in from.iter().enumerate() {
-            extended.set_lane_in_flight(copy, row, record.lane_in_flight(lane, *old_row));
-        }
+        let counts = from.iter().map(|row| record.lane_in_flight(lane, *row));
+        extended.set_lane_in_flight(copy, counts.enumerate());
     }
     extended
 }
@@ -365,8 +363,10 @@ impl View<'_> {
     /// through whichever pool it came.
     #[must_use]
     pub fn in_flight(&self, member: MemberIndex) -> u64 {
-        let siblings = self.topology.siblings(member);
-        siblings.iter().map(|m| self.in_flight_through(*m)).sum()
+        match self.topology.siblings(member) {
+            [] | [_] => self.in_flight_through(member),
+            siblings => siblings.iter().map(|m| self.in_flight_through(*m)).sum(),
+        }
     }
 
     fn in_flight_through(&self, member: MemberIndex) -> u64 {
