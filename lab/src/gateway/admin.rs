@@ -1,0 +1,91 @@
+//! Envoy's admin interface.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::{GatewayError, Stats};
+
+/// How long one answer may take: the admin interface shares Envoy's main thread
+/// with the compilation of the filter.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A client of the admin interface at one address.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Admin {
+    address: SocketAddr,
+}
+
+impl Admin {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        Self { address }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether Envoy has its configuration and accepts requests.
+    pub(super) async fn is_ready(&self) -> bool {
+        self.get("/ready").await.is_ok()
+    }
+
+    /// The body of a `200 OK`.
+    pub(super) async fn get(&self, path: &str) -> Result<String, GatewayError> {
+        let exchange = tokio::time::timeout(ANSWER_DEADLINE, self.exchange(path)).await;
+        let problem = match exchange {
+            Ok(Ok((StatusCode::OK, body))) => return Ok(body),
+            Ok(Ok((status, body))) => format!("{status}: {}", body.trim()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {ANSWER_DEADLINE:?}"),
+        };
+        Err(GatewayError::admin(path, problem))
+    }
+
+    async fn exchange(
+        &self,
+        path: &str,
+    ) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(self.address).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::get(path)
+            .header(header::HOST, self.address.to_string())
+            .body(Empty::<Bytes>::new())?;
+        let driver = tokio::spawn(connection);
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        driver.abort();
+        Ok((status, String::from_utf8(body.into())?))
+    }
+
+    /// Where the only listener listens: the system chose the port.
+    pub(super) async fn listener_address(&self) -> Result<SocketAddr, GatewayError> {
+        const PATH: &str = "/listeners?format=json";
+        let answer: Value = serde_json::from_str(&self.get(PATH).await?)
+            .map_err(|error| GatewayError::admin(PATH, error))?;
+        let socket = answer.pointer("/listener_statuses/0/local_address/socket_address");
+        let address = socket.and_then(|socket| socket.get("address")?.as_str()?.parse().ok());
+        let port =
+            socket.and_then(|socket| u16::try_from(socket.get("port_value")?.as_u64()?).ok());
+        match (address, port) {
+            (Some(address), Some(port)) => Ok(SocketAddr::new(address, port)),
+            _ => Err(GatewayError::admin(
+                PATH,
+                format!("no listener in {answer}"),
+            )),
+        }
+    }
+
+    pub(super) async fn stats(&self) -> Result<Stats, GatewayError> {
+        const PATH: &str = "/stats?format=json";
+        Stats::from_json(&self.get(PATH).await?).map_err(|error| GatewayError::admin(PATH, error))
+    }
+}

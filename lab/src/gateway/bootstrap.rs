@@ -1,0 +1,377 @@
+//! Envoy's configuration, made from the shipped file.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Balancing, GatewayError, Topology, Upstream};
+
+/// The file that users copy.
+const SHIPPED: &str = include_str!("../../../envoy/envoy.yaml");
+
+/// Where a reloadable listener is read from, in the gateway's directory.
+pub(super) const LISTENERS_FILE: &str = "listeners.json";
+
+const LISTENERS: &str = "/static_resources/listeners";
+const LISTENER_PORT: &str = "/static_resources/listeners/0/address/socket_address";
+const ADMIN_PORT: &str = "/admin/address/socket_address";
+const CLUSTERS: &str = "/static_resources/clusters";
+const HTTP_FILTERS: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+const ROUTES: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config\
+                      /route_config/virtual_hosts/0/routes";
+const FILTER_NAME: &str = "paceline";
+const FILTER_MODULE: &str = "/typed_config/config/vm_config/code/local/filename";
+const FILTER_CONFIG: &str = "/typed_config/config/configuration/value";
+const SERVERS: &str = "/load_assignment/endpoints/0/lb_endpoints";
+
+/// Envoy's bootstrap as JSON, which Envoy reads as well as YAML.
+#[derive(Debug, Clone)]
+pub(super) struct Bootstrap {
+    value: Value,
+}
+
+/// A bootstrap with everything filled in.
+#[derive(Debug, Clone)]
+pub(super) struct Rendered {
+    value: Value,
+    /// The file of the listeners, if they are to be read from one.
+    pub(super) listeners: Option<String>,
+}
+
+impl Bootstrap {
+    /// The shipped configuration.
+    pub(super) fn shipped() -> Result<Self, GatewayError> {
+        Ok(Self {
+            value: serde_saphyr::from_str(SHIPPED)?,
+        })
+    }
+
+    /// The configuration for a topology.
+    pub(super) fn render(mut self, topology: &Topology) -> Result<Rendered, GatewayError> {
+        if topology.upstreams.is_empty() {
+            return Err(GatewayError::NoUpstreams);
+        }
+        for address in [ADMIN_PORT, LISTENER_PORT] {
+            *self.at(address)? = json!({ "address": "127.0.0.1", "port_value": 0 });
+        }
+        self.set_filter(&topology.balancing)?;
+        self.set_routes(topology)?;
+        self.set_clusters(topology)?;
+        let listeners = if topology.reloadable {
+            Some(self.take_listeners()?)
+        } else {
+            None
+        };
+        Ok(Rendered {
+            value: self.value,
+            listeners,
+        })
+    }
+
+    fn set_filter(&mut self, balancing: &Balancing) -> Result<(), GatewayError> {
+        let filters = self.list(HTTP_FILTERS)?;
+        let position = filters
+            .iter()
+            .position(|filter| filter.get("name").is_some_and(|name| name == FILTER_NAME))
+            .ok_or_else(|| GatewayError::template(HTTP_FILTERS, "no filter `paceline`"))?;
+        let Balancing::Filter { module, config } = balancing else {
+            filters.remove(position);
+            return Ok(());
+        };
+        let place = format!("{HTTP_FILTERS}/{position}");
+        *self.at(&format!("{place}{FILTER_MODULE}"))? = json!(module);
+        *self.at(&format!("{place}{FILTER_CONFIG}"))? = json!(config);
+        Ok(())
+    }
+
+    /// Envoy's own balancing is the fallback route alone.
+    fn set_routes(&mut self, topology: &Topology) -> Result<(), GatewayError> {
+        let routes = self.list(ROUTES)?;
+        if !matches!(topology.balancing, Balancing::Filter { .. }) {
+            routes.retain(|route| route.pointer("/route/cluster_header").is_none());
+        }
+        for action in routes.iter_mut().filter_map(|route| route.get_mut("route")) {
+            if let Some(timeout) = topology.request_timeout {
+                set(action, "timeout", json!(seconds(timeout)));
+            }
+            if topology.retries > 0 {
+                let policy = json!({
+                    "retry_on": "connect-failure,reset,5xx",
+                    "num_retries": topology.retries,
+                });
+                set(action, "retry_policy", policy);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_clusters(&mut self, topology: &Topology) -> Result<(), GatewayError> {
+        let fallback_name = self
+            .list(ROUTES)?
+            .iter()
+            .find_map(|route| route.pointer("/route/cluster").cloned())
+            .ok_or_else(|| GatewayError::template(ROUTES, "no route to a fixed cluster"))?;
+        let clusters = self.list(CLUSTERS)?;
+        let (fallbacks, singles): (Vec<Value>, Vec<Value>) = std::mem::take(clusters)
+            .into_iter()
+            .partition(|cluster| cluster.get("name") == Some(&fallback_name));
+        let [mut fallback] = <[Value; 1]>::try_from(fallbacks).map_err(|_| {
+            GatewayError::template(CLUSTERS, "not one cluster for the fallback route")
+        })?;
+        let single = singles
+            .into_iter()
+            .next()
+            .ok_or_else(|| GatewayError::template(CLUSTERS, "no cluster of one server"))?;
+
+        set_servers(&mut fallback, &topology.upstreams)?;
+        set_policy(&mut fallback, &topology.balancing);
+        for upstream in &topology.upstreams {
+            let mut cluster = single.clone();
+            set(&mut cluster, "name", json!(upstream.name));
+            set_servers(&mut cluster, std::slice::from_ref(upstream))?;
+            clusters.push(cluster);
+        }
+        clusters.push(fallback);
+        Ok(())
+    }
+
+    /// Moves the listeners out, into what Envoy reads from a watched file.
+    fn take_listeners(&mut self) -> Result<String, GatewayError> {
+        let mut resources = std::mem::take(self.list(LISTENERS)?);
+        for listener in &mut resources {
+            set(
+                listener,
+                "@type",
+                json!("type.googleapis.com/envoy.config.listener.v3.Listener"),
+            );
+        }
+        to_text(&json!({ "resources": resources }))
+    }
+
+    fn at(&mut self, pointer: &str) -> Result<&mut Value, GatewayError> {
+        self.value
+            .pointer_mut(pointer)
+            .ok_or_else(|| GatewayError::template(pointer, "is missing"))
+    }
+
+    fn list(&mut self, pointer: &str) -> Result<&mut Vec<Value>, GatewayError> {
+        self.at(pointer)?
+            .as_array_mut()
+            .ok_or_else(|| GatewayError::template(pointer, "is not a list"))
+    }
+}
+
+impl Rendered {
+    /// The bootstrap's text. `directory` is where the file of the listeners
+    /// lies, if there is one.
+    pub(super) fn to_json(&self, directory: &Path) -> Result<String, GatewayError> {
+        let mut value = self.value.clone();
+        if self.listeners.is_some() {
+            // Envoy insists on a name for itself where anything is dynamic.
+            set(
+                &mut value,
+                "node",
+                json!({ "id": "gateway", "cluster": "gateway" }),
+            );
+            let source = json!({
+                "resource_api_version": "V3",
+                "path_config_source": { "path": directory.join(LISTENERS_FILE) },
+            });
+            set(
+                &mut value,
+                "dynamic_resources",
+                json!({ "lds_config": source }),
+            );
+        }
+        to_text(&value)
+    }
+}
+
+fn set_servers(cluster: &mut Value, upstreams: &[Upstream]) -> Result<(), GatewayError> {
+    let name = cluster.get("name").cloned().unwrap_or_default();
+    let assigned = cluster
+        .pointer_mut("/load_assignment/cluster_name")
+        .ok_or_else(|| GatewayError::template(CLUSTERS, "a cluster without a load_assignment"))?;
+    *assigned = name;
+    let servers = cluster
+        .pointer_mut(SERVERS)
+        .ok_or_else(|| GatewayError::template(CLUSTERS, "a cluster without servers"))?;
+    *servers = upstreams
+        .iter()
+        .map(|upstream| {
+            let address = json!({
+                "address": upstream.address.ip(),
+                "port_value": upstream.address.port(),
+            });
+            json!({ "endpoint": { "address": { "socket_address": address } } })
+        })
+        .collect();
+    Ok(())
+}
+
+fn set_policy(cluster: &mut Value, balancing: &Balancing) {
+    let policy = match balancing {
+        Balancing::Filter { .. } => return,
+        Balancing::RoundRobin => envoy_policy("round_robin", "RoundRobin", json!({})),
+        Balancing::Random => envoy_policy("random", "Random", json!({})),
+        Balancing::LeastRequest { choice_count } => envoy_policy(
+            "least_request",
+            "LeastRequest",
+            json!({ "choice_count": choice_count }),
+        ),
+        Balancing::LeastRequestFullScan => envoy_policy(
+            "least_request",
+            "LeastRequest",
+            json!({ "selection_method": "FULL_SCAN" }),
+        ),
+    };
+    if let Some(cluster) = cluster.as_object_mut() {
+        cluster.remove("lb_policy");
+    }
+    set(
+        cluster,
+        "load_balancing_policy",
+        json!({ "policies": [policy] }),
+    );
+}
+
+fn envoy_policy(extension: &str, message: &str, mut config: Value) -> Value {
+    let name = format!("envoy.load_balancing_policies.{extension}");
+    let type_url = format!(
+        "type.googleapis.com/envoy.extensions.load_balancing_policies.{extension}.v3.{message}"
+    );
+    set(&mut config, "@type", json!(type_url));
+    json!({ "typed_extension_config": { "name": name, "typed_config": config } })
+}
+
+/// Sets a field of a JSON object.
+fn set(object: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(field.to_owned(), value);
+    }
+}
+
+/// A duration as protobuf's JSON form has it.
+fn seconds(duration: Duration) -> String {
+    format!("{}.{:09}s", duration.as_secs(), duration.subsec_nanos())
+}
+
+fn to_text(value: &Value) -> Result<String, GatewayError> {
+    serde_json::to_string_pretty(value).map_err(|error| GatewayError::File {
+        path: "envoy.json".into(),
+        source: error.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topology(balancing: Balancing) -> Topology {
+        let address = |port| ([127, 0, 0, 1], port).into();
+        Topology::new(
+            [
+                ("one", address(1)),
+                ("two", address(2)),
+                ("three", address(3)),
+            ],
+            balancing,
+        )
+    }
+
+    fn filter() -> Balancing {
+        Balancing::Filter {
+            module: "/built/filter.wasm".into(),
+            config: "{}".to_owned(),
+        }
+    }
+
+    fn render(topology: &Topology) -> Value {
+        let rendered = Bootstrap::shipped().unwrap().render(topology).unwrap();
+        serde_json::from_str(&rendered.to_json(Path::new("/run")).unwrap()).unwrap()
+    }
+
+    fn names(value: &Value, pointer: &str) -> Vec<String> {
+        let list = value.pointer(pointer).unwrap().as_array().unwrap();
+        list.iter()
+            .map(|item| item["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn each_upstream_is_a_cluster_and_the_fallback_has_them_all() {
+        let value = render(&topology(filter()));
+        assert_eq!(names(&value, CLUSTERS), ["one", "two", "three", "all-gpus"]);
+        let servers = |cluster: usize| {
+            let list = value
+                .pointer(&format!("{CLUSTERS}/{cluster}{SERVERS}"))
+                .unwrap();
+            list.as_array().unwrap().len()
+        };
+        assert_eq!(
+            [servers(0), servers(1), servers(2), servers(3)],
+            [1, 1, 1, 3]
+        );
+    }
+
+    #[test]
+    fn the_filter_stays_where_the_file_has_it() {
+        let value = render(&topology(filter()));
+        assert_eq!(
+            names(&value, HTTP_FILTERS),
+            ["paceline", "envoy.filters.http.router"]
+        );
+        assert_eq!(names(&value, ROUTES), ["picked", "fallback"]);
+        let module = value
+            .pointer(&format!("{HTTP_FILTERS}/0{FILTER_MODULE}"))
+            .unwrap();
+        assert_eq!(module, "/built/filter.wasm");
+    }
+
+    #[test]
+    fn envoys_own_balancing_is_the_fallback_route_alone() {
+        let value = render(&topology(Balancing::LeastRequestFullScan));
+        assert_eq!(names(&value, HTTP_FILTERS), ["envoy.filters.http.router"]);
+        assert_eq!(names(&value, ROUTES), ["fallback"]);
+        let fallback = value.pointer(&format!("{CLUSTERS}/3")).unwrap();
+        assert_eq!(fallback.get("lb_policy"), None);
+        assert!(
+            fallback["load_balancing_policy"]
+                .to_string()
+                .contains("FULL_SCAN")
+        );
+    }
+
+    #[test]
+    fn a_reloadable_listener_moves_to_its_own_file() {
+        let mut topology = topology(filter());
+        topology.reloadable = true;
+        let rendered = Bootstrap::shipped().unwrap().render(&topology).unwrap();
+        let listeners: Value = serde_json::from_str(&rendered.listeners.clone().unwrap()).unwrap();
+        assert_eq!(names(&listeners, "/resources"), ["ingress"]);
+        let text = rendered.to_json(Path::new("/run")).unwrap();
+        assert!(text.contains("/run/listeners.json"), "{text}");
+        assert!(!text.contains("\"ingress\""), "{text}");
+    }
+
+    #[test]
+    fn limits_of_a_request_apply_to_both_routes() {
+        let mut topology = topology(filter());
+        topology.request_timeout = Some(Duration::from_millis(1500));
+        topology.retries = 2;
+        let value = render(&topology);
+        for route in value.pointer(ROUTES).unwrap().as_array().unwrap() {
+            assert_eq!(route["route"]["timeout"], "1.500000000s");
+            assert_eq!(route["route"]["retry_policy"]["num_retries"], 2);
+        }
+    }
+
+    #[test]
+    fn a_gateway_without_servers_is_refused() {
+        let empty = Topology::new(Vec::<(String, _)>::new(), filter());
+        let error = Bootstrap::shipped().unwrap().render(&empty).unwrap_err();
+        assert!(matches!(error, GatewayError::NoUpstreams));
+    }
+}

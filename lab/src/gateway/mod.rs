@@ -1,0 +1,233 @@
+//! A real Envoy in front of the servers under test.
+//!
+//! [`Gateway::start`] runs the Envoy binary that `make setup` installs, on the
+//! shipped `envoy/envoy.yaml`: what is measured and tested here is the file that
+//! users copy, with addresses, ports, the module's path, the filter's
+//! configuration and the list of clusters put in. Every port is chosen by the
+//! system, and Envoy ends when the [`Gateway`] is dropped.
+
+mod admin;
+mod bootstrap;
+mod error;
+mod locate;
+mod process;
+mod stats;
+mod topology;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use self::error::GatewayError;
+pub use self::locate::{envoy_binary, filter_module};
+pub use self::stats::{Sample, Stats};
+pub use self::topology::{Balancing, Topology, Upstream};
+
+use self::admin::Admin;
+use self::bootstrap::Bootstrap;
+use self::process::EnvoyProcess;
+
+/// How long Envoy may take to start or to take over a new configuration: it
+/// needs under a second on an idle machine, and tests share theirs.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Time between two looks at a condition that is being waited for.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A running Envoy. Dropping it ends the process and removes its directory.
+#[derive(Debug)]
+pub struct Gateway {
+    process: EnvoyProcess,
+    admin: Admin,
+    listener: SocketAddr,
+    url: String,
+    admin_url: String,
+    workers: u32,
+    watched_listeners: Option<PathBuf>,
+    /// Last, so that Envoy is gone before its files are.
+    _directory: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// Starts Envoy and waits until it accepts requests.
+    ///
+    /// # Errors
+    ///
+    /// A missing binary or module, named with the make target that provides it;
+    /// and an Envoy that refuses its configuration, ends, or is not ready within
+    /// 30 s, with the end of its log.
+    pub async fn start(topology: &Topology) -> Result<Self, GatewayError> {
+        let directory = new_directory()?;
+        let bootstrap = Bootstrap::shipped()?.render(topology)?;
+        let watched_listeners = match &bootstrap.listeners {
+            Some(listeners) => {
+                let path = directory.path().join(bootstrap::LISTENERS_FILE);
+                write(&path, listeners)?;
+                Some(path)
+            }
+            None => None,
+        };
+        let config = directory.path().join("envoy.json");
+        write(&config, &bootstrap.to_json(directory.path())?)?;
+
+        let mut process = EnvoyProcess::spawn(&config, topology, directory.path())?;
+        let deadline = Instant::now() + START_DEADLINE;
+        let admin = Admin::new(process.admin_address(deadline).await?);
+        while !admin.is_ready().await {
+            process.check_alive(deadline)?;
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        let listener = match admin.listener_address().await {
+            Ok(address) => address,
+            Err(error) => return Err(process.with_log(error)),
+        };
+        Ok(Self {
+            url: format!("http://{listener}"),
+            admin_url: format!("http://{}", admin.address()),
+            process,
+            admin,
+            listener,
+            workers: topology.workers,
+            watched_listeners,
+            _directory: directory,
+        })
+    }
+
+    /// Lets Envoy check the configuration, the filter's included, without
+    /// serving.
+    ///
+    /// # Errors
+    ///
+    /// What Envoy has against the configuration, and the errors of
+    /// [`Gateway::start`] for missing files.
+    pub fn validate(topology: &Topology) -> Result<(), GatewayError> {
+        let directory = new_directory()?;
+        let fixed = Topology {
+            reloadable: false,
+            ..topology.clone()
+        };
+        let bootstrap = Bootstrap::shipped()?.render(&fixed)?;
+        let config = directory.path().join("envoy.json");
+        write(&config, &bootstrap.to_json(directory.path())?)?;
+        process::validate(&config)
+    }
+
+    /// Replaces the listener, as a control plane would: Envoy watches the file
+    /// that is written here. Returns once every worker has taken it over;
+    /// requests on connections made before stay with the old configuration
+    /// until it has drained.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::NotReloadable`] unless started with
+    /// [`Topology::reloadable`], and [`GatewayError::Refused`] with Envoy's
+    /// reason where it keeps the old configuration.
+    pub async fn reconfigure(&mut self, topology: &Topology) -> Result<(), GatewayError> {
+        let path = self
+            .watched_listeners
+            .clone()
+            .ok_or(GatewayError::NotReloadable)?;
+        let before = self.stats().await?;
+        let listeners = Bootstrap::shipped()?
+            .render(topology)?
+            .listeners
+            .ok_or(GatewayError::NotReloadable)?;
+        let staged = path.with_extension("staged");
+        write(&staged, &listeners)?;
+        std::fs::rename(&staged, &path).map_err(|source| GatewayError::file(&path, source))?;
+
+        let grown = |now: &Stats, name: &str| now.total(name).saturating_sub(before.total(name));
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            let now = self.stats().await?;
+            if grown(&now, "listener_manager.lds.update_rejected") > 0 {
+                return Err(GatewayError::Refused {
+                    log: self.process.log_tail(),
+                });
+            }
+            // Applied by the main thread first, then by each worker.
+            if grown(&now, "listener_manager.lds.update_success") > 0
+                && grown(&now, "listener_manager.listener_create_success")
+                    >= u64::from(self.workers)
+            {
+                return Ok(());
+            }
+            self.process.check_alive(deadline)?;
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Where clients connect, as `http://address:port`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listener
+    }
+
+    /// Envoy's admin interface, as `http://address:port`.
+    #[must_use]
+    pub fn admin_url(&self) -> &str {
+        &self.admin_url
+    }
+
+    /// Envoy's counters and gauges of this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::Admin`] if the admin interface does not answer with them.
+    pub async fn stats(&self) -> Result<Stats, GatewayError> {
+        self.admin.stats().await
+    }
+
+    /// The statistics as Prometheus would scrape them.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::Admin`] if the admin interface does not answer.
+    pub async fn stats_prometheus(&self) -> Result<String, GatewayError> {
+        self.admin.get("/stats/prometheus").await
+    }
+
+    /// What Envoy and the filter have logged until now.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::File`] if the log cannot be read.
+    pub fn logs(&self) -> Result<String, GatewayError> {
+        self.process.log()
+    }
+
+    /// Processor time that Envoy's threads have used until now.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::File`] if the process is gone, or the kernel keeps no
+    /// schedule statistics.
+    pub fn cpu_time(&self) -> Result<Duration, GatewayError> {
+        self.process.cpu_time()
+    }
+
+    /// Envoy's process id.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+fn new_directory() -> Result<tempfile::TempDir, GatewayError> {
+    tempfile::Builder::new()
+        .prefix("paceline-envoy-")
+        .tempdir()
+        .map_err(|source| GatewayError::file(&std::env::temp_dir(), source))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), GatewayError> {
+    std::fs::write(path, text).map_err(|source| GatewayError::file(path, source))
+}
