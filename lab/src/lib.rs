@@ -1,6 +1,9 @@
 //! Emulated model servers, open-loop load and side-by-side comparisons.
 
+pub mod bench;
 pub mod gateway;
+pub mod json;
 pub mod load;
 pub mod model;
+pub mod serve;
 pub mod workload;

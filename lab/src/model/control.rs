@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::json::{self, JsonError};
+
 /// What a server is told to do from now on. What is absent stays as it is.
 ///
 /// Its JSON form, in which every key is optional but one is needed:
@@ -84,13 +86,8 @@ pub struct Condition {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
     /// Not such an object.
-    #[error("{path}: {message}")]
-    Syntax {
-        /// The JSON path of the place.
-        path: String,
-        /// What is wrong there.
-        message: String,
-    },
+    #[error(transparent)]
+    Syntax(#[from] JsonError),
     /// A value out of its range.
     #[error("{field}: {value} is not allowed, {allowed}")]
     Range {
@@ -114,18 +111,7 @@ impl Control {
     /// # Errors
     /// Names the field, its value and what is allowed.
     pub fn from_json(json: &[u8]) -> Result<Self, ControlError> {
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let control: Self =
-            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-                ControlError::Syntax {
-                    path: error.path().to_string(),
-                    message: error.inner().to_string(),
-                }
-            })?;
-        deserializer.end().map_err(|error| ControlError::Syntax {
-            path: ".".to_owned(),
-            message: error.to_string(),
-        })?;
+        let control: Self = json::from_slice(json)?;
         if control == Self::default() {
             return Err(ControlError::Empty);
         }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::control::SPEEDS;
 use super::fleet::{BatchingSpec, Fleet, Kind, ServerSpec, ServiceTime, SlotSpec};
 use super::step_cost::{Gpu, StepCost};
+use crate::json::{self, JsonError};
 
 /// A fleet that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +30,8 @@ pub enum FleetError {
         presets: String,
     },
     /// Not such an object.
-    #[error("{path}: {message}")]
-    Syntax {
-        /// The JSON path of the place.
-        path: String,
-        /// What is wrong there.
-        message: String,
-    },
+    #[error(transparent)]
+    Syntax(#[from] JsonError),
     /// A value, or its absence, that is not allowed.
     #[error("{path}: {value} is not allowed: {allowed}")]
     Value {
@@ -71,18 +67,7 @@ impl Fleet {
     /// # Errors
     /// Names the place, the value and what is allowed.
     pub fn from_json(json: &str) -> Result<Self, FleetError> {
-        let mut deserializer = serde_json::Deserializer::from_str(json);
-        let file: FleetFile =
-            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-                FleetError::Syntax {
-                    path: error.path().to_string(),
-                    message: error.inner().to_string(),
-                }
-            })?;
-        deserializer.end().map_err(|error| FleetError::Syntax {
-            path: ".".to_owned(),
-            message: error.to_string(),
-        })?;
+        let file: FleetFile = json::from_slice(json.as_bytes())?;
         file.check()
     }
 }

@@ -1,6 +1,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::time::Time;
 
 /// The caller's name for a job. A server never has two jobs of one name at a time: that is the caller's to keep.
@@ -118,7 +120,7 @@ pub enum Refusal {
 }
 
 /// What a server is busy with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Load {
     /// Jobs on a slot or in the batch.
     pub running: usize,
@@ -144,7 +146,7 @@ impl Load {
 /// What a server has done since it started or since its counters were reset.
 ///
 /// Without resets, `accepted = done + cancelled + lost + what runs and waits`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
     /// Jobs accepted.
     pub accepted: u64,

@@ -1,0 +1,188 @@
+//! A fleet to talk to, and ways to talk.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use lab::model::{Control, Counters, Fleet};
+use lab::serve::{FleetServer, Options, Status};
+use serde_json::Value;
+
+/// An engine whose steps are simple sums: 10 ms a step, and a millisecond a token.
+pub(crate) const LLM: &str = r#"{ "name": "llm", "kind": "batching", "kv_tokens": 10000, "model": "tiny",
+    "step_ms": { "b0": 10, "b1": 1, "c0": 0, "c1": 0, "k": 0, "h": 0 } }"#;
+
+/// One request at a time.
+pub(crate) const SLOT: &str = r#"{ "name": "slot", "kind": "slots", "model": "painter" }"#;
+
+/// Long enough for a machine that is busy with something else.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A fleet in this process, and a client.
+pub(crate) struct Lab {
+    pub(crate) servers: FleetServer,
+    agent: ureq::Agent,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: ureq::http::HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        let value = value.unwrap_or_else(|| panic!("no {name} in {:?}", self.headers));
+        value.to_str().unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.body))
+    }
+
+    /// The message of an error, and the field that it blames.
+    pub(crate) fn error(&self) -> (String, Value) {
+        let error = &self.json()["error"];
+        let message = error["message"].as_str();
+        let message = message.unwrap_or_else(|| panic!("no error in {}", self.body));
+        (message.to_owned(), error["param"].clone())
+    }
+}
+
+impl Lab {
+    pub(crate) fn start(servers: &[&str], time_scale: f64) -> Self {
+        let json = format!(r#"{{ "servers": [{}] }}"#, servers.join(","));
+        let fleet = Fleet::from_json(&json).unwrap();
+        let options = Options {
+            time_scale,
+            ..Options::default()
+        };
+        Self {
+            servers: FleetServer::start(&fleet, &options).unwrap(),
+            agent: agent(),
+        }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.servers.endpoints()[0].address.to_string()
+    }
+
+    pub(crate) fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let url = format!("http://{}{path}", self.address());
+        let request = headers
+            .iter()
+            .fold(self.agent.post(url), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+        read(request.send(body)).unwrap()
+    }
+
+    pub(crate) fn post_json(&self, path: &str, body: &str) -> Answer {
+        self.post(path, &[("content-type", "application/json")], body)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        get(&self.agent, &format!("http://{}{path}", self.address()))
+    }
+
+    pub(crate) fn control(&self, json: &str) {
+        let answer = self.post("/control", &[], json);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+
+    /// The first server's, by the library.
+    pub(crate) fn status(&self) -> Status {
+        let name = &self.servers.endpoints()[0].name;
+        self.servers.status(name).unwrap()
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.status().counters
+    }
+
+    /// Tells the first server, by the library.
+    pub(crate) fn tell(&self, control: &Control) {
+        let name = &self.servers.endpoints()[0].name;
+        self.servers.control(name, control).unwrap();
+    }
+
+    /// Waits until the first server's status is as wanted.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, wanted: impl Fn(&Status) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !wanted(&self.status()) {
+            assert!(Instant::now() < deadline, "still {:?}", self.status());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Sends a request and leaves its answer to the caller.
+    pub(crate) fn begin(&self, path: &str, headers: &str, body: &str) -> Pending {
+        let mut stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nhost: lab\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+        )
+        .unwrap();
+        Pending { stream }
+    }
+}
+
+/// A request without its answer. Dropped, its client goes away.
+pub(crate) struct Pending {
+    stream: TcpStream,
+}
+
+impl Pending {
+    /// The status of the answer.
+    pub(crate) fn status(self) -> u16 {
+        let mut line = String::new();
+        BufReader::new(self.stream).read_line(&mut line).unwrap();
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Whether there has been no answer for so long.
+    pub(crate) fn is_silent_for(&self, span: Duration) -> bool {
+        self.stream.set_read_timeout(Some(span)).unwrap();
+        let answered = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        answered.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// How reading to the end ends.
+    pub(crate) fn end(mut self) -> std::io::Result<usize> {
+        self.stream.read_to_end(&mut Vec::new())
+    }
+
+    pub(crate) fn lines(self) -> impl Iterator<Item = String> {
+        BufReader::new(self.stream).lines().map(Result::unwrap)
+    }
+}
+
+pub(crate) fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(PATIENCE))
+        .build();
+    config.into()
+}
+
+pub(crate) fn get(agent: &ureq::Agent, url: &str) -> Answer {
+    read(agent.get(url).call()).unwrap()
+}
+
+fn read(
+    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Result<Answer, ureq::Error> {
+    let mut answer = answer?;
+    Ok(Answer {
+        status: answer.status().as_u16(),
+        headers: answer.headers().clone(),
+        body: answer.body_mut().read_to_string()?,
+    })
+}
