@@ -6,4 +6,5 @@ pub mod json;
 pub mod load;
 pub mod model;
 pub mod serve;
+pub mod report;
 pub mod workload;

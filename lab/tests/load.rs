@@ -279,14 +279,14 @@ async fn what_exceeds_the_limit_on_outstanding_requests_is_counted_as_not_sent()
     );
 }
 
-/// Sends the head at once and the rest 100 ms later.
+/// Sends half of the answer at once and the rest 100 ms later.
 struct SlowBody;
 
 impl Behaviour for SlowBody {
     async fn answer(&self, _: u32, stream: &mut TcpStream) -> bool {
-        write(stream, "HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\n").await;
+        write(stream, "HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\no").await;
         sleep(Duration::from_millis(100)).await;
-        write(stream, "ok").await
+        write(stream, "k").await
     }
 }
 

@@ -41,17 +41,7 @@ pub enum LoadError {
         "request {0} arrives before the one before it: requests must be in the order of their arrival"
     )]
     Order(usize),
-    /// Too few file descriptors.
-    #[error(
-        "{max_outstanding} outstanding requests need as many open files, allowed are {limit}: raise the limit (ulimit -n) or allow fewer"
-    )]
-    OpenFiles {
-        /// Requests that may be outstanding.
-        max_outstanding: usize,
-        /// Files that may be open.
-        limit: u64,
-    },
-    /// No thread, no runtime, or no limit could be had from the system.
+    /// No thread or no runtime could be had from the system.
     #[error("the load generator cannot start: {0}")]
     System(#[from] io::Error),
     /// No histogram.
@@ -81,7 +71,6 @@ pub async fn drive(
     if let Some(index) = unordered {
         return Err(LoadError::Order(index + 1));
     }
-    allow_open_files(settings.max_outstanding)?;
     let (tell, told) = oneshot::channel();
     let _thread = thread::Builder::new()
         .name("load".to_owned())
@@ -103,18 +92,6 @@ pub async fn drive(
             let _ = tell.send(result);
         })?;
     told.await.unwrap_or(Err(LoadError::Ended))
-}
-
-fn allow_open_files(max_outstanding: usize) -> Result<(), LoadError> {
-    let limit = rlimit::increase_nofile_limit(u64::MAX)?;
-    // Some are for the process itself.
-    if limit < max_outstanding as u64 + 64 {
-        return Err(LoadError::OpenFiles {
-            max_outstanding,
-            limit,
-        });
-    }
-    Ok(())
 }
 
 /// What all requests of a run share.
@@ -216,19 +193,20 @@ impl Run {
             Ok(sent) => sent,
             Err(outcome) => return outcome,
         };
-        let first_byte = due.elapsed();
         let (head, mut body) = response.into_parts();
+        let mut first_byte = None;
         while let Some(frame) = body.frame().await {
             if let Err(error) = frame {
                 return broken(&error);
             }
+            first_byte.get_or_insert_with(|| due.elapsed());
         }
         let total = due.elapsed();
         connection.release();
         Outcome::Answered(Answer {
             status: head.status.as_u16(),
             served_by: head.headers.get(SERVED_BY).cloned(),
-            first_byte,
+            first_byte: first_byte.unwrap_or(total),
             total,
         })
     }

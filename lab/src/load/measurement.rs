@@ -18,7 +18,8 @@ pub struct Measurement {
     /// Microseconds from when a request was due to the last byte of its answer: of those answered with a 2xx, and of those that
     /// timed out, as the timeout, for which the truth is no less.
     pub latency: Histogram<u64>,
-    /// Microseconds from when a request was due to the head of its answer, of those answered with a 2xx.
+    /// Microseconds from when a request was due to the first byte of its answer's body, of those answered with a 2xx. (Model servers send
+    /// the head of a streamed answer long before its first token.)
     pub first_byte: Histogram<u64>,
     /// Measured requests answered, by the value of the answer's `x-served-by` header; `(unknown)` without one.
     pub upstreams: BTreeMap<String, u64>,

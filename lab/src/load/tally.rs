@@ -102,7 +102,7 @@ pub(super) struct Answer {
     pub(super) status: u16,
     /// Who says to have served it.
     pub(super) served_by: Option<hyper::header::HeaderValue>,
-    /// From when it was due to the head of the answer, in real time.
+    /// From when it was due to the first byte of the answer's body, in real time.
     pub(super) first_byte: std::time::Duration,
     /// From when it was due to the last byte of the answer, in real time.
     pub(super) total: std::time::Duration,
