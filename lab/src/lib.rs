@@ -5,6 +5,7 @@ pub mod gateway;
 pub mod json;
 pub mod load;
 pub mod model;
-pub mod serve;
 pub mod report;
+pub mod serve;
+pub mod simulate;
 pub mod workload;

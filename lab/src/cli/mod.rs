@@ -3,6 +3,7 @@
 mod bench;
 mod open_files;
 mod serve;
+mod simulate;
 
 use clap::{Parser, Subcommand};
 
@@ -18,6 +19,7 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Serve(serve::Args),
+    Simulate(simulate::Args),
 }
 
 /// Does what the command line says.
@@ -30,5 +32,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
     match command {
         Command::Bench(args) => bench::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
     }
 }
