@@ -19,6 +19,8 @@ use crate::model::{self, Control, ControlError, EventKind, JobId, Refusal, Serve
 pub struct Setup {
     /// The servers, by number.
     pub servers: Vec<ServerSpec>,
+    /// Requests per second that each of them can do at most, for bounds that know it.
+    pub capacities: Vec<f64>,
     /// Which of them may be chosen from the start.
     pub present: Vec<bool>,
     /// The calls; in an open loop in the order of their arrivals.

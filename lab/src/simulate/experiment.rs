@@ -117,6 +117,10 @@ pub fn run_case(
     seeds: usize,
     threads: NonZeroUsize,
 ) -> Result<CaseResult, ScenarioError> {
+    for policy in policies {
+        let checked = policy.check(case.scenario.fleet.servers());
+        checked.map_err(ScenarioError::Inside)?;
+    }
     let jobs: Vec<(&Policy, u64)> = policies
         .iter()
         .flat_map(|policy| (1..=seeds as u64).map(move |seed| (policy, seed)))

@@ -5,6 +5,7 @@
 //! given the same calls.
 
 mod balancer;
+mod bounds;
 mod call;
 mod capacity;
 mod engine;
@@ -13,19 +14,24 @@ mod experiment;
 mod fleet;
 mod paceline;
 mod policy;
+mod prequal;
 mod scenario;
 mod statistics;
 mod table;
+mod tower;
 
 pub use self::paceline::{Gateways, Settings};
 pub use balancer::{Counters, Ended, LoadBalancer, Pick};
+pub use bounds::{CentralQueue, Clairvoyant, MeanCall, Oracle, Rule};
 pub use call::{Call, Ending};
-pub use capacity::capacity;
+pub use capacity::capacities;
 pub use engine::{Happening, Incident, Run, Setup, run};
 pub use envoy::{LeastRequest, Random, RoundRobin};
 pub use experiment::{CaseResult, Part, PolicyResult, RunResult, run_case, run_one};
 pub use fleet::{Fleet, Replica};
-pub use policy::{Other, Policy};
+pub use policy::{Bound, Other, Policy};
+pub use prequal::Prequal;
 pub use scenario::{Abandonment, Case, Length, Offered, Scenario, ScenarioError};
 pub use statistics::{Bootstrap, Estimate, Figure, Figures, Sample};
 pub use table::table;
+pub use tower::PeakEwma;

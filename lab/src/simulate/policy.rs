@@ -4,9 +4,13 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use super::balancer::LoadBalancer;
+use super::bounds::{CentralQueue, Clairvoyant, MeanCall, Oracle, Rule};
 use super::engine::Setup;
 use super::envoy;
 use super::paceline::{Gateways, Settings};
+use super::prequal::Prequal;
+use super::tower::PeakEwma;
+use crate::model::{Kind, ServerSpec};
 
 /// A policy to simulate: one of the filter's own, one of somebody else's, or a bound.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +19,45 @@ pub enum Policy {
     Paceline(Value),
     /// What somebody else has published, written for this simulator.
     Other(Other),
+    /// What nobody could deploy.
+    Bound(Bound),
+}
+
+/// Bounds: policies that know what cannot be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// One line for all servers; see [`CentralQueue`].
+    CentralQueue,
+    /// True sizes and speeds; see [`Clairvoyant`].
+    Clairvoyant,
+    /// True speeds and counts; see [`Rule::OwnDelay`].
+    OwnDelay,
+    /// True speeds and counts; see [`Rule::AddedDelay`].
+    AddedDelay,
+    /// True speeds and counts; see [`Rule::PaceTimesLoad`].
+    PaceTimesLoad,
+}
+
+impl Bound {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::CentralQueue,
+        Self::Clairvoyant,
+        Self::OwnDelay,
+        Self::AddedDelay,
+        Self::PaceTimesLoad,
+    ];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CentralQueue => "bound:central_queue",
+            Self::Clairvoyant => "bound:clairvoyant",
+            Self::OwnDelay => "bound:own_delay",
+            Self::AddedDelay => "bound:added_delay",
+            Self::PaceTimesLoad => "bound:pace_times_load",
+        }
+    }
 }
 
 /// Policies of others, written from their published descriptions.
@@ -28,15 +71,21 @@ pub enum Other {
     EnvoyLeastRequest,
     /// Envoy `LEAST_REQUEST` with `selection_method: FULL_SCAN`.
     EnvoyLeastRequestFullScan,
+    /// tower's peak-EWMA with two choices.
+    TowerPeakEwma,
+    /// Prequal's hot-cold lexicographic rule on asynchronous probes.
+    PrequalHcl,
 }
 
 impl Other {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::EnvoyRoundRobin,
         Self::EnvoyRandom,
         Self::EnvoyLeastRequest,
         Self::EnvoyLeastRequestFullScan,
+        Self::TowerPeakEwma,
+        Self::PrequalHcl,
     ];
 
     /// Its name: whose it is, and how they call it.
@@ -46,6 +95,8 @@ impl Other {
             Self::EnvoyRandom => "envoy:random",
             Self::EnvoyLeastRequest => "envoy:least_request",
             Self::EnvoyLeastRequestFullScan => "envoy:least_request_full_scan",
+            Self::TowerPeakEwma => "tower:peak_ewma",
+            Self::PrequalHcl => "prequal:hcl",
         }
     }
 }
@@ -71,7 +122,37 @@ impl Policy {
                 Other::EnvoyLeastRequestFullScan => {
                     Box::new(envoy::LeastRequest::new(None, gateways, seed))
                 }
+                Other::TowerPeakEwma => Box::new(PeakEwma::new(gateways, seed)),
+                Other::PrequalHcl => Box::new(Prequal::new(gateways, setup.calls.len(), seed)),
             },
+            Self::Bound(bound) => {
+                let oracle = |rule| {
+                    let pace = setup.capacities.iter().map(|it| 1.0 / it).collect();
+                    Box::new(Oracle::new(rule, MeanCall::of(&setup.calls), pace, seed))
+                };
+                match bound {
+                    Bound::CentralQueue => Box::new(CentralQueue::new(seed)),
+                    Bound::Clairvoyant => Box::new(Clairvoyant::new(seed)),
+                    Bound::OwnDelay => oracle(Rule::OwnDelay),
+                    Bound::AddedDelay => oracle(Rule::AddedDelay),
+                    Bound::PaceTimesLoad => oracle(Rule::PaceTimesLoad),
+                }
+            }
+        }
+    }
+
+    /// Whether the policy makes sense of these servers.
+    ///
+    /// # Errors
+    /// Says which server it has no use for, and why.
+    pub fn check(&self, servers: &[ServerSpec]) -> Result<(), String> {
+        let batching = |it: &&ServerSpec| matches!(it.kind, Kind::Batching(_));
+        match (self, servers.iter().find(batching)) {
+            (Self::Bound(Bound::CentralQueue), Some(server)) => Err(format!(
+                "{self}: {:?} is not allowed: only slot servers have a number of requests beyond which the others wait",
+                server.name
+            )),
+            _ => Ok(()),
         }
     }
 }
@@ -83,6 +164,7 @@ impl fmt::Display for Policy {
             Self::Paceline(Value::String(name)) => write!(f, "paceline:{name}"),
             Self::Paceline(policy) => write!(f, "paceline:{policy}"),
             Self::Other(other) => f.write_str(other.name()),
+            Self::Bound(bound) => f.write_str(bound.name()),
         }
     }
 }
@@ -96,11 +178,15 @@ impl FromStr for Policy {
         if let Some(other) = Other::ALL.into_iter().find(|other| other.name() == text) {
             return Ok(Self::Other(other));
         }
+        if let Some(bound) = Bound::ALL.into_iter().find(|bound| bound.name() == text) {
+            return Ok(Self::Bound(bound));
+        }
         let own = text.strip_prefix("paceline:").unwrap_or(text);
         if own.contains(':') && !own.starts_with('{') {
-            let names = Other::ALL.map(Other::name).join(", ");
+            let others = Other::ALL.map(Other::name).join(", ");
+            let bounds = Bound::ALL.map(Bound::name).join(", ");
             return Err(format!(
-                "no policy is called {text:?}: allowed are {names}, and the filter's own such as paceline:shortest_expected_delay"
+                "no policy is called {text:?}: allowed are {others}, {bounds}, and the filter's own such as paceline:shortest_expected_delay"
             ));
         }
         let policy = if own.starts_with('{') {

@@ -2,25 +2,28 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use paceline::random::Rng;
 
 use super::{Length, Offered, Scenario, ScenarioError};
 use crate::model::Time;
 use crate::simulate::call::Call;
-use crate::simulate::capacity::capacity;
+use crate::simulate::capacity::capacities;
 use crate::simulate::engine::Setup;
 use crate::workload::MAX_REQUESTS;
 
 /// One combination of a scenario's loads, gateways and workers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Case<'a> {
     /// Whose case it is.
     pub scenario: &'a Scenario,
     /// How much is asked.
     pub offer: Offer,
-    /// Requests per second that the fleet can do at most.
+    /// Requests per second that the servers that are there from the start can do at most.
     pub capacity: f64,
+    /// Requests per second that each server can do at most.
+    pub capacities: Arc<[f64]>,
     /// Gateway processes.
     pub gateways: usize,
     /// Workers in each.
@@ -41,12 +44,10 @@ pub enum Offer {
 }
 
 pub(super) fn cases(scenario: &Scenario) -> Result<Vec<Case<'_>>, ScenarioError> {
-    let there = scenario.fleet.servers().iter().zip(&scenario.present);
-    let there: Vec<_> = there
-        .filter(|(_, present)| **present)
-        .map(|(server, _)| server.clone())
-        .collect();
-    let capacity = capacity(&there, &scenario.workload)?;
+    let capacities = capacities(scenario.fleet.servers(), &scenario.workload)?;
+    let there = capacities.iter().zip(&scenario.present);
+    let there = there.filter(|(_, present)| **present);
+    let capacity: f64 = there.map(|(capacity, _)| capacity).sum();
     if !(capacity > 0.0 && capacity.is_finite()) {
         return Err(ScenarioError::Inside(format!(
             "fleet: a capacity of {capacity} requests a second is not allowed: it must be able to do some of the workload, and take some time for it"
@@ -58,6 +59,7 @@ pub(super) fn cases(scenario: &Scenario) -> Result<Vec<Case<'_>>, ScenarioError>
         Offered::Recorded => vec![Offer::Recorded],
         Offered::Clients(clients) => clients.iter().copied().map(Offer::Clients).collect(),
     };
+    let capacities: Arc<[f64]> = capacities.into();
     let mut cases = Vec::new();
     for offer in offers {
         for gateways in &scenario.gateways {
@@ -66,6 +68,7 @@ pub(super) fn cases(scenario: &Scenario) -> Result<Vec<Case<'_>>, ScenarioError>
                     scenario,
                     offer,
                     capacity,
+                    capacities: Arc::clone(&capacities),
                     gateways: *gateways,
                     workers: *workers,
                 });
@@ -116,6 +119,7 @@ impl Case<'_> {
         });
         Ok(Setup {
             servers: scenario.fleet.servers().to_vec(),
+            capacities: self.capacities.to_vec(),
             present: scenario.present.clone(),
             calls: calls.collect(),
             concurrency: closed,
