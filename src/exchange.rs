@@ -52,8 +52,7 @@ impl Exchange {
         let pool = pool_of(worker, host).ok_or(PassThrough::NoPool)?;
         let now = worker.now(host);
         let route = worker.balancer.pick(host, pool, now)?;
-        worker.metrics.retried(host, route.retries);
-        let member = route.reservation.member;
+        let (member, upstream) = (route.reservation.member, route.reservation.upstream);
         let topology = worker.balancer.topology();
         let named = match topology.upstream_of(member) {
             Some(upstream) => {
@@ -64,16 +63,18 @@ impl Exchange {
         if worker.config.explain {
             self.explanation = Some(route.explanation.describe(topology, member));
         }
-        let upstream = topology.members.get(member).map(|member| member.upstream);
-        self.reservation = Some(route.reservation);
         if named.is_err() {
-            self.end_as(worker, host, End::default());
+            let unsent = Finished::default();
+            let released = worker
+                .balancer
+                .release(host, route.reservation, &unsent, now);
+            worker.metrics.released(host, upstream, released);
             return Err(PassThrough::HostError);
         }
+        self.reservation = Some(route.reservation);
         worker.metrics.picked(host, member);
-        if let Some(upstream) = upstream {
-            worker.metrics.in_flight(host, upstream, route.in_flight);
-        }
+        worker.metrics.retried(host, route.retries);
+        worker.metrics.in_flight(host, upstream, route.in_flight);
         Ok(())
     }
 
@@ -120,7 +121,8 @@ impl Exchange {
         let Some(reservation) = self.reservation.take() else {
             return;
         };
-        let (member, picked_at) = (reservation.member, reservation.picked_at);
+        let (member, upstream) = (reservation.member, reservation.upstream);
+        let picked_at = reservation.picked_at;
         let asks_for_time = matches!(end.status, Some(429 | 503));
         let finished = Finished {
             end,
@@ -128,16 +130,8 @@ impl Exchange {
             retry_after: asks_for_time.then(|| retry_after(host)).flatten(),
         };
         let now = worker.now(host);
-        match worker.balancer.release(host, reservation, &finished, now) {
-            Ok(released) => {
-                worker.metrics.retried(host, released.retries);
-                let upstream = worker.balancer.topology().members.get(member);
-                if let Some(upstream) = upstream.map(|member| member.upstream) {
-                    worker.metrics.in_flight(host, upstream, released.in_flight);
-                }
-            }
-            Err(_) => worker.metrics.state_failed(host),
-        }
+        let released = worker.balancer.release(host, reservation, &finished, now);
+        worker.metrics.released(host, upstream, released);
         let millis = |until: Timestamp| until.since(picked_at).as_millis() as u64;
         worker.metrics.ended(host, member, end.outcome());
         if end.attempts > 0 {

@@ -5,10 +5,11 @@
 //! bounded by the configuration. A metric that the host refuses to define is
 //! not counted, and nothing else changes.
 
-use crate::decision::PassThrough;
+use crate::decision::{PassThrough, Released};
 use crate::host::{Host, MetricId, MetricKind};
 use crate::outcome::Outcome;
-use crate::pool::{MemberIndex, Topology};
+use crate::pool::{MemberIndex, Topology, UpstreamIndex};
+use crate::state::{StateError, transaction};
 
 /// Handles of all metrics of one configuration.
 #[derive(Debug)]
@@ -114,14 +115,34 @@ impl Metrics {
     }
 
     /// So many requests are in flight at the upstream with this number.
-    pub fn in_flight(&mut self, host: &mut impl Host, upstream: usize, requests: u64) {
+    pub fn in_flight(&mut self, host: &mut impl Host, upstream: UpstreamIndex, requests: u64) {
         if let Some(metric) = self.in_flight.get_mut(upstream) {
             metric.record(host, requests);
         }
     }
 
+    /// A request to the upstream with this number was taken back from the
+    /// count, or that failed.
+    pub fn released(
+        &mut self,
+        host: &mut impl Host,
+        upstream: UpstreamIndex,
+        released: Result<Released, StateError>,
+    ) {
+        match released {
+            Ok(released) => {
+                self.retried(host, released.retries);
+                self.in_flight(host, upstream, released.in_flight);
+            }
+            Err(error) => self.state_failed(host, error),
+        }
+    }
+
     /// A request was left to the proxy's own route.
     pub fn passed_through(&mut self, host: &mut impl Host, reason: PassThrough) {
+        if reason == PassThrough::Contention {
+            self.retried(host, transaction::ATTEMPTS);
+        }
         if let Some(metric) = self.pass_throughs.get_mut(reason.index()) {
             metric.add(host, 1);
         }
@@ -135,7 +156,10 @@ impl Metrics {
     }
 
     /// A release or a renewal did not reach the shared state.
-    pub fn state_failed(&mut self, host: &mut impl Host) {
+    pub fn state_failed(&mut self, host: &mut impl Host, error: StateError) {
+        if error == StateError::Contended {
+            self.retried(host, transaction::ATTEMPTS);
+        }
         self.state_errors.add(host, 1);
     }
 }

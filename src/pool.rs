@@ -13,13 +13,16 @@ use crate::random::mix;
 /// A member's number: its place in the configuration, over all pools.
 pub type MemberIndex = usize;
 
+/// An upstream's number: its place in [`Topology::upstreams`].
+pub type UpstreamIndex = usize;
+
 /// One upstream in one pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
     /// Which pool it is in.
     pub pool: usize,
     /// Which upstream it is.
-    pub upstream: usize,
+    pub upstream: UpstreamIndex,
     /// Its share relative to the others' of the pool; positive.
     pub weight: f64,
     /// Tells it apart in the shared record: a hash of the two names.
@@ -31,8 +34,8 @@ pub struct Member {
 pub struct Upstream {
     /// The name of the Envoy cluster.
     pub cluster: String,
-    /// Its members, one for each pool that it is in.
-    pub members: Vec<MemberIndex>,
+    /// Tells it apart in the shared record: a hash of that name.
+    pub identity: u64,
 }
 
 /// One pool's part of the members.
@@ -74,13 +77,10 @@ impl Topology {
                 let upstream = *known.entry(cluster).or_insert_with(|| {
                     topology.upstreams.push(Upstream {
                         cluster: cluster.to_owned(),
-                        members: Vec::new(),
+                        identity: identity(&[cluster]),
                     });
                     topology.upstreams.len() - 1
                 });
-                if let Some(upstream) = topology.upstreams.get_mut(upstream) {
-                    upstream.members.push(topology.members.len());
-                }
                 topology.members.push(Member {
                     pool: number,
                     upstream,
@@ -101,13 +101,6 @@ impl Topology {
     #[must_use]
     pub fn upstream_of(&self, member: MemberIndex) -> Option<&Upstream> {
         self.upstreams.get(self.members.get(member)?.upstream)
-    }
-
-    /// All members of a member's upstream, itself included.
-    #[must_use]
-    pub fn siblings(&self, member: MemberIndex) -> &[MemberIndex] {
-        self.upstream_of(member)
-            .map_or(&[], |upstream| &upstream.members)
     }
 }
 
@@ -138,11 +131,10 @@ mod tests {
         assert_eq!(topology.members.len(), 3);
         assert_eq!(topology.upstreams.len(), 2);
         assert_eq!(topology.pools[1].members, 2..3);
-        assert_eq!(topology.siblings(1), [1, 2]);
-        assert_eq!(topology.siblings(0), [0]);
+        assert_eq!(topology.members[1].upstream, topology.members[2].upstream);
         assert_eq!(topology.upstream_of(2).unwrap().cluster, "b");
         assert_ne!(topology.members[1].identity, topology.members[2].identity);
-        assert!(topology.siblings(9).is_empty());
+        assert_eq!(topology.upstream_of(9), None);
     }
 
     #[test]

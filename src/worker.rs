@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::decision::Balancer;
-use crate::host::Host;
+use crate::host::{Host, HostError};
 use crate::metrics::Metrics;
 use crate::state::SCHEMA_VERSION;
 use crate::time::Timestamp;
@@ -28,21 +28,23 @@ impl Worker {
     /// A worker for `config`. It takes no part in the shared state before its
     /// first request: a configuration is also loaded where none will ever come,
     /// in the proxy's main thread and in a trial run.
-    pub fn new(config: Config, host: &mut impl Host) -> Self {
-        let seed = host
-            .random()
-            .or_else(|_| host.now().map(Timestamp::as_nanos));
-        // Without either, the address of something on the heap still differs
-        // between most workers.
-        let seed = seed.unwrap_or(std::ptr::from_ref(host).addr() as u64);
-        let balancer = Balancer::new(&config, record_key(host), seed);
+    ///
+    /// # Errors
+    /// The clock or the plugin's name cannot be read. At a time of its own
+    /// making a worker would take the others for dead, and their places in the
+    /// shared state; under another name it would share nothing with them.
+    pub fn new(config: Config, host: &mut impl Host) -> Result<Self, HostError> {
+        let latest = host.now()?;
+        // Without randomness, hardly two workers read the same nanosecond.
+        let seed = host.random().unwrap_or(latest.as_nanos());
+        let balancer = Balancer::new(&config, record_key(host)?, seed);
         let metrics = Metrics::new(balancer.topology(), host);
-        Worker {
+        Ok(Worker {
             config,
             balancer,
             metrics,
-            latest: Timestamp::ZERO,
-        }
+            latest,
+        })
     }
 
     /// The present. It never goes back, and where the clock fails it stands
@@ -63,23 +65,22 @@ impl Worker {
                     self.metrics.in_flight(host, upstream, requests);
                 }
             }
-            Err(_) => self.metrics.state_failed(host),
+            Err(error) => self.metrics.state_failed(host, error),
         }
     }
 
     /// Takes leave of the other workers.
     pub fn end(&mut self, host: &mut impl Host) {
-        if self.balancer.leave(host).is_err() {
-            self.metrics.state_failed(host);
+        if let Err(error) = self.balancer.leave(host) {
+            self.metrics.state_failed(host, error);
         }
     }
 }
 
 /// Where the workers of this plugin share their record. Plugins may share one
 /// key space (Istio gives none of them its own), so the key says whose it is.
-fn record_key(host: &mut impl Host) -> String {
-    let name = host.property(&["plugin_name"]).unwrap_or(None);
-    let name = name.unwrap_or_default();
+fn record_key(host: &mut impl Host) -> Result<String, HostError> {
+    let name = host.property(&["plugin_name"])?.unwrap_or_default();
     let name = String::from_utf8_lossy(&name);
-    format!("paceline/{SCHEMA_VERSION}/{name}")
+    Ok(format!("paceline/{SCHEMA_VERSION}/{name}"))
 }

@@ -1,6 +1,7 @@
 //! Emulated model servers, open-loop load and side-by-side comparisons.
 
 pub mod bench;
+pub mod compare;
 pub mod gateway;
 pub mod json;
 pub mod load;

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::host::SharedData;
 use crate::outcome::End;
 use crate::policy::{self, Candidate, Choice, Picked, Policy, Scored};
-use crate::pool::{MemberIndex, Topology};
+use crate::pool::{MemberIndex, Topology, UpstreamIndex};
 use crate::random::Rng;
 use crate::state::{Ledger, StateError, View};
 use crate::time::Timestamp;
@@ -99,6 +99,8 @@ impl From<StateError> for PassThrough {
 pub struct Reservation {
     /// Which member was picked.
     pub member: MemberIndex,
+    /// Which upstream that is.
+    pub upstream: UpstreamIndex,
     /// When.
     pub picked_at: Timestamp,
     /// Requests in flight at the upstream at that moment, this one included.
@@ -118,8 +120,8 @@ pub struct Route {
     pub retries: u32,
 }
 
-/// What a finished request showed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a finished request showed; by default that it was nobody's fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Finished {
     /// How it ended.
     pub end: End,
@@ -204,19 +206,27 @@ impl Balancer {
 
         let committed = ledger.update(shared, now, |view| {
             candidates.clear();
-            let members = order.iter().take(shown);
-            candidates.extend(members.filter_map(|member| candidate(view, &topology, *member)));
+            candidates.extend(order.iter().take(shown).filter_map(|member| {
+                let configured = topology.members.get(*member)?;
+                Some(Candidate {
+                    member: *member,
+                    upstream: configured.upstream,
+                    weight: configured.weight,
+                    in_flight: view.in_flight(configured.upstream),
+                    state: view.member(*member),
+                })
+            }));
             decide(&**policy, candidates, view, pool, now, rng)
         })?;
         let (picked, load) = committed.value.ok_or(PassThrough::NoPool)?;
-        let member_of = |scored: Scored| candidates.get(scored.index).map(|c| c.member);
-        let member = member_of(picked.best).ok_or(PassThrough::NoPool)?;
-        let runner_up = picked
-            .runner_up
-            .and_then(|s| Some((member_of(s)?, s.score)));
+        let winner = candidates
+            .get(picked.best.index)
+            .ok_or(PassThrough::NoPool)?;
+        let second = |scored: Scored| Some((candidates.get(scored.index)?.member, scored.score));
         Ok(Route {
             reservation: Reservation {
-                member,
+                member: winner.member,
+                upstream: winner.upstream,
                 picked_at: now,
                 load,
             },
@@ -224,7 +234,7 @@ impl Balancer {
                 policy: name,
                 reason: picked.reason,
                 score: picked.best.score,
-                runner_up,
+                runner_up: picked.runner_up.and_then(second),
             },
             in_flight: load,
             retries: committed.retries,
@@ -247,13 +257,14 @@ impl Balancer {
     ) -> Result<Released, StateError> {
         let member = reservation.member;
         let topology = Rc::clone(self.ledger.topology());
+        let upstream = reservation.upstream;
         let pool = topology.members.get(member).map_or(0, |member| member.pool);
         let decay = self
             .policies
             .get(pool)
             .map_or(10.0, |policy| policy.decay_seconds());
         let committed = self.ledger.update(shared, now, |view| {
-            view.release(member);
+            view.release(upstream);
             let mut state = view.member(member);
             let mut pool_state = view.pool(pool);
             learn(
@@ -266,7 +277,7 @@ impl Balancer {
             );
             view.set_member(member, &state);
             view.set_pool(pool, &pool_state);
-            view.in_flight(member)
+            view.in_flight(upstream)
         });
         match committed {
             Ok(committed) => Ok(Released {
@@ -274,7 +285,7 @@ impl Balancer {
                 retries: committed.retries,
             }),
             Err(error) => {
-                self.ledger.forget(member);
+                self.ledger.forget(upstream);
                 Err(error)
             }
         }
@@ -309,16 +320,6 @@ impl Balancer {
     }
 }
 
-fn candidate(view: &View<'_>, topology: &Topology, member: MemberIndex) -> Option<Candidate> {
-    let configured = topology.members.get(member)?;
-    Some(Candidate {
-        member,
-        weight: configured.weight,
-        in_flight: view.in_flight(member),
-        state: view.member(member),
-    })
-}
-
 /// Asks the policy, counts the request and keeps what the policy changed.
 fn decide(
     policy: &dyn Policy,
@@ -336,7 +337,7 @@ fn decide(
         rng,
     })?;
     let winner = candidates.get(picked.best.index)?;
-    view.reserve(winner.member);
+    view.reserve(winner.upstream);
     pool_state.used_at = now;
     view.set_pool(pool, &pool_state);
     if policy.changes_candidates() {

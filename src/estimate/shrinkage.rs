@@ -61,6 +61,12 @@ impl Prior {
         }
     }
 
+    /// The pool's mean: that of an upstream of which nothing is known.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        self.mean
+    }
+
     /// The mean to act on for an upstream whose own mean has `variance`.
     #[must_use]
     pub fn shrink(&self, mean: f64, variance: f64) -> f64 {

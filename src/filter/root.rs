@@ -44,13 +44,17 @@ impl RootContext for Root {
                 return false;
             }
         };
-        match Config::parse(bytes.as_deref()) {
-            Ok(config) => {
-                let worker = Worker::new(config, &mut Proxy);
-                self.worker = Some(Rc::new(RefCell::new(worker)));
-            }
+        let config = match Config::parse(bytes.as_deref()) {
+            Ok(config) => config,
             Err(error) => {
                 log::error!("paceline: the configuration is refused: {error}");
+                return false;
+            }
+        };
+        match Worker::new(config, &mut Proxy) {
+            Ok(worker) => self.worker = Some(Rc::new(RefCell::new(worker))),
+            Err(error) => {
+                log::error!("paceline: the clock or the plugin's name cannot be read: {error}");
                 return false;
             }
         }

@@ -15,7 +15,7 @@ mod shortest_expected_delay;
 mod weighted_round_robin;
 
 use crate::config::PolicyConfig;
-use crate::pool::MemberIndex;
+use crate::pool::{MemberIndex, UpstreamIndex};
 use crate::random::Rng;
 use crate::state::{MemberState, PoolState};
 use crate::time::Timestamp;
@@ -25,6 +25,8 @@ use crate::time::Timestamp;
 pub struct Candidate {
     /// Which member it is.
     pub member: MemberIndex,
+    /// Which upstream that is.
+    pub upstream: UpstreamIndex,
     /// Its share relative to the others'; positive.
     pub weight: f64,
     /// Requests in flight at its upstream, from all workers.
@@ -230,6 +232,7 @@ mod test_support {
     pub(crate) fn candidates(in_flight: &[u64]) -> Vec<Candidate> {
         let candidate = |(member, in_flight): (usize, &u64)| Candidate {
             member,
+            upstream: member,
             weight: 1.0,
             in_flight: *in_flight,
             state: MemberState::default(),

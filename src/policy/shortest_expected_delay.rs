@@ -54,11 +54,19 @@ impl Policy for ShortestExpectedDelay {
         };
         let candidates = &*choice.candidates;
         let prior = Prior::from_means(candidates.iter().map(mean_log));
+        let common = prior.mean();
+        let common_pace = common.exp();
         let total: f64 = candidates.iter().map(Candidate::load).sum();
         let per_load = self.externality * candidates.len() as f64 / total;
         let scores = candidates.iter().enumerate().map(|(index, candidate)| {
             let (mean, variance) = mean_log(candidate);
-            let pace = prior.shrink(mean, variance).exp();
+            let shrunk = prior.shrink(mean, variance);
+            // Of equal upstreams all paces are the same number.
+            let pace = if shrunk == common {
+                common_pace
+            } else {
+                shrunk.exp()
+            };
             let load = candidate.load();
             let delay = pace * load * (1.0 + per_load * load) * candidate.penalty(now);
             Scored {

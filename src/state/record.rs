@@ -1,12 +1,11 @@
 //! The bytes of the shared record.
 //!
 //! ```text
-//! header   magic, schema version, counts of what follows, fingerprint
-//! pools    identity u64 each
-//! members  identity u64 each
-//! pools    state, PoolState::SIZE bytes each
-//! members  state, MemberState::SIZE bytes each
-//! lanes    owner u64, heartbeat u64, then in flight u32 per member; each
+//! header     magic, schema version, how many of each follow, fingerprint
+//! pools      identity u64, PoolState
+//! members    identity u64, MemberState
+//! upstreams  identity u64, when it was last named u64
+//! lanes      owner u64, heartbeat u64, then in flight u32 per upstream
 //! ```
 //!
 //! All numbers are little-endian. A record is edited in place: a transaction
@@ -23,10 +22,16 @@ use crate::random::mix;
 use crate::time::Timestamp;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"PACE");
-const HEADER: usize = 28;
-const FINGERPRINT_AT: usize = 20;
-const LANES_AT: usize = 16;
+const POOLS_AT: usize = 8;
+const MEMBERS_AT: usize = 12;
+const UPSTREAMS_AT: usize = 16;
+const LANES_AT: usize = 20;
+const FINGERPRINT_AT: usize = 24;
+const HEADER: usize = 32;
 const IDENTITY: usize = 8;
+const POOL: usize = IDENTITY + PoolState::SIZE;
+const MEMBER: usize = IDENTITY + MemberState::SIZE;
+const UPSTREAM: usize = IDENTITY + 8;
 const LANE_HEADER: usize = 16;
 const COUNT: usize = 4;
 
@@ -40,35 +45,51 @@ pub struct Record {
     bytes: Vec<u8>,
     pools: usize,
     members: usize,
+    upstreams: usize,
     lanes: usize,
 }
 
+/// What the rows of a record are to hold.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// Identity and state of each pool.
+    pub pools: Vec<(u64, PoolState)>,
+    /// Identity and state of each member.
+    pub members: Vec<(u64, MemberState)>,
+    /// Identity of each upstream, and when a configuration last named it.
+    pub upstreams: Vec<(u64, Timestamp)>,
+}
+
 impl Record {
-    /// A record with the given identities, `members` all unknown, no lanes.
+    /// A record with the given rows and no lanes.
     #[must_use]
-    pub fn new(pools: &[(u64, PoolState)], members: &[(u64, MemberState)]) -> Self {
+    pub fn new(rows: &Rows) -> Self {
         let mut record = Record {
             bytes: Vec::new(),
-            pools: pools.len(),
-            members: members.len(),
+            pools: rows.pools.len(),
+            members: rows.members.len(),
+            upstreams: rows.upstreams.len(),
             lanes: 0,
         };
-        record.bytes.resize(record.lanes_offset(), 0);
-        let fingerprint = fingerprint(pools.iter().map(|p| p.0), members.iter().map(|m| m.0));
+        record.bytes.resize(record.lane_offset(0), 0);
         record.write(0, MAGIC.to_le_bytes());
         record.write(4, u32::from(SCHEMA_VERSION).to_le_bytes());
-        record.write(8, (pools.len() as u32).to_le_bytes());
-        record.write(12, (members.len() as u32).to_le_bytes());
-        record.write(LANES_AT, 0u32.to_le_bytes());
-        record.write(FINGERPRINT_AT, fingerprint.to_le_bytes());
-        for (index, (identity, state)) in pools.iter().enumerate() {
-            record.write(HEADER + index * IDENTITY, identity.to_le_bytes());
-            record.set_pool(index, state);
+        record.write(POOLS_AT, (record.pools as u32).to_le_bytes());
+        record.write(MEMBERS_AT, (record.members as u32).to_le_bytes());
+        record.write(UPSTREAMS_AT, (record.upstreams as u32).to_le_bytes());
+        record.write(FINGERPRINT_AT, fingerprint(rows).to_le_bytes());
+        for (row, (identity, state)) in rows.pools.iter().enumerate() {
+            record.write(record.pool_offset(row), identity.to_le_bytes());
+            record.set_pool(row, state);
         }
-        for (index, (identity, state)) in members.iter().enumerate() {
-            let offset = HEADER + (pools.len() + index) * IDENTITY;
+        for (row, (identity, state)) in rows.members.iter().enumerate() {
+            record.write(record.member_offset(row), identity.to_le_bytes());
+            record.set_member(row, state);
+        }
+        for (row, (identity, named_at)) in rows.upstreams.iter().enumerate() {
+            let offset = record.upstream_offset(row);
             record.write(offset, identity.to_le_bytes());
-            record.set_member(index, state);
+            record.write(offset + IDENTITY, named_at.as_nanos().to_le_bytes());
         }
         record
     }
@@ -87,12 +108,14 @@ impl Record {
         if number(0)? != MAGIC || number(4)? != u32::from(SCHEMA_VERSION) {
             return Err(Malformed);
         }
-        let (pools, members, lanes) = (number(8)?, number(12)?, number(LANES_AT)?);
-        // In u128 no three u32 can overflow the sum of their products.
+        let (pools, members) = (number(POOLS_AT)?, number(MEMBERS_AT)?);
+        let (upstreams, lanes) = (number(UPSTREAMS_AT)?, number(LANES_AT)?);
+        // In u128 no four u32 can overflow the sum of their products.
         let expected = HEADER as u128
-            + u128::from(pools) * (IDENTITY + PoolState::SIZE) as u128
-            + u128::from(members) * (IDENTITY + MemberState::SIZE) as u128
-            + u128::from(lanes) * (LANE_HEADER as u128 + u128::from(members) * COUNT as u128);
+            + u128::from(pools) * POOL as u128
+            + u128::from(members) * MEMBER as u128
+            + u128::from(upstreams) * UPSTREAM as u128
+            + u128::from(lanes) * (LANE_HEADER as u128 + u128::from(upstreams) * COUNT as u128);
         if expected != bytes.len() as u128 {
             return Err(Malformed);
         }
@@ -100,6 +123,7 @@ impl Record {
             bytes,
             pools: pools as usize,
             members: members as usize,
+            upstreams: upstreams as usize,
             lanes: lanes as usize,
         })
     }
@@ -110,8 +134,8 @@ impl Record {
         &self.bytes
     }
 
-    /// A number that two records share exactly where they hold the same pools
-    /// and members in the same order.
+    /// A number that two records share exactly where they hold the same pools,
+    /// members and upstreams in the same order.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         read(&self.bytes, FINGERPRINT_AT).map_or(0, u64::from_le_bytes)
@@ -119,17 +143,30 @@ impl Record {
 
     /// The pools' identities, in the order of their rows.
     pub fn pool_identities(&self) -> impl Iterator<Item = u64> + '_ {
-        self.identities(0, self.pools)
+        (0..self.pools).map(|row| self.word(self.pool_offset(row)))
     }
 
     /// The members' identities, in the order of their rows.
     pub fn member_identities(&self) -> impl Iterator<Item = u64> + '_ {
-        self.identities(self.pools, self.members)
+        (0..self.members).map(|row| self.word(self.member_offset(row)))
     }
 
-    fn identities(&self, from: usize, count: usize) -> impl Iterator<Item = u64> + '_ {
-        (from..from + count)
-            .map(|index| read(&self.bytes, HEADER + index * IDENTITY).map_or(0, u64::from_le_bytes))
+    /// The upstreams' identities, in the order of their rows.
+    pub fn upstream_identities(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.upstreams).map(|row| self.word(self.upstream_offset(row)))
+    }
+
+    /// When a configuration last named the upstream in row `row`.
+    #[must_use]
+    pub fn upstream_named_at(&self, row: usize) -> Timestamp {
+        if row >= self.upstreams {
+            return Timestamp::ZERO;
+        }
+        Timestamp::from_nanos(self.word(self.upstream_offset(row) + IDENTITY))
+    }
+
+    fn word(&self, offset: usize) -> u64 {
+        read(&self.bytes, offset).map_or(0, u64::from_le_bytes)
     }
 
     /// The state of the pool in row `row`; the default where there is no such
@@ -139,13 +176,14 @@ impl Record {
         if row >= self.pools {
             return PoolState::default();
         }
-        read(&self.bytes, self.pool_offset(row)).map_or_else(PoolState::default, PoolState::decode)
+        read(&self.bytes, self.pool_offset(row) + IDENTITY)
+            .map_or_else(PoolState::default, |bytes| PoolState::decode(&bytes))
     }
 
     /// Replaces the state of the pool in row `row`, if there is such a row.
     pub fn set_pool(&mut self, row: usize, state: &PoolState) {
         if row < self.pools {
-            self.write(self.pool_offset(row), state.encode());
+            self.write(self.pool_offset(row) + IDENTITY, state.encode());
         }
     }
 
@@ -156,14 +194,14 @@ impl Record {
         if row >= self.members {
             return MemberState::default();
         }
-        read(&self.bytes, self.member_offset(row))
-            .map_or_else(MemberState::default, MemberState::decode)
+        read(&self.bytes, self.member_offset(row) + IDENTITY)
+            .map_or_else(MemberState::default, |bytes| MemberState::decode(&bytes))
     }
 
     /// Replaces the state of the member in row `row`, if there is such a row.
     pub fn set_member(&mut self, row: usize, state: &MemberState) {
         if row < self.members {
-            self.write(self.member_offset(row), state.encode());
+            self.write(self.member_offset(row) + IDENTITY, state.encode());
         }
     }
 
@@ -199,24 +237,26 @@ impl Record {
         if lane >= self.lanes {
             return 0;
         }
-        read(&self.bytes, self.lane_offset(lane) + offset).map_or(0, u64::from_le_bytes)
+        self.word(self.lane_offset(lane) + offset)
     }
 
-    /// What lane `lane` has in flight at the member in row `row`.
+    /// What lane `lane` has in flight at the upstream in row `row`.
     #[must_use]
     pub fn lane_in_flight(&self, lane: usize, row: usize) -> u32 {
         let counts = self.lane_counts(lane);
         counts.get(row).copied().map_or(0, u32::from_le_bytes)
     }
 
-    fn lane_counts(&self, lane: usize) -> &[[u8; COUNT]] {
+    /// What lane `lane` has in flight at each upstream, little-endian.
+    #[must_use]
+    pub fn lane_counts(&self, lane: usize) -> &[[u8; COUNT]] {
         let counts = self.bytes.get(self.lane_counts_range(lane));
         counts.unwrap_or_default().as_chunks().0
     }
 
     fn lane_counts_range(&self, lane: usize) -> std::ops::Range<usize> {
         let start = self.lane_offset(lane) + LANE_HEADER;
-        start..start + self.members * COUNT
+        start..start + self.upstreams * COUNT
     }
 
     /// Gives lane `lane` to `owner`, heard of at `heartbeat`.
@@ -230,10 +270,10 @@ impl Record {
 
     /// Sets everything that lane `lane` has in flight to zero.
     pub fn clear_lane(&mut self, lane: usize) {
-        self.set_lane_in_flight(lane, (0..self.members).map(|row| (row, 0)));
+        self.set_lane_in_flight(lane, (0..self.upstreams).map(|row| (row, 0)));
     }
 
-    /// Sets what lane `lane` has in flight at the members in the given rows.
+    /// Sets what lane `lane` has in flight at the upstreams in the given rows.
     pub fn set_lane_in_flight(
         &mut self,
         lane: usize,
@@ -259,19 +299,19 @@ impl Record {
     }
 
     fn pool_offset(&self, row: usize) -> usize {
-        HEADER + (self.pools + self.members) * IDENTITY + row * PoolState::SIZE
+        HEADER + row * POOL
     }
 
     fn member_offset(&self, row: usize) -> usize {
-        self.pool_offset(self.pools) + row * MemberState::SIZE
+        self.pool_offset(self.pools) + row * MEMBER
     }
 
-    fn lanes_offset(&self) -> usize {
-        self.member_offset(self.members)
+    fn upstream_offset(&self, row: usize) -> usize {
+        self.member_offset(self.members) + row * UPSTREAM
     }
 
     fn lane_offset(&self, lane: usize) -> usize {
-        self.lanes_offset() + lane * (LANE_HEADER + self.members * COUNT)
+        self.upstream_offset(self.upstreams) + lane * (LANE_HEADER + self.upstreams * COUNT)
     }
 
     fn write<const N: usize>(&mut self, offset: usize, value: [u8; N]) {
@@ -285,9 +325,15 @@ fn read<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
 
-fn fingerprint(pools: impl Iterator<Item = u64>, members: impl Iterator<Item = u64>) -> u64 {
+fn fingerprint(rows: &Rows) -> u64 {
     let fold = |state, identity| mix(state ^ identity).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    members.fold(mix(pools.fold(1, fold)), fold)
+    let pools = rows.pools.iter().map(|(identity, _)| *identity);
+    let members = rows.members.iter().map(|(identity, _)| *identity);
+    let upstreams = rows.upstreams.iter().map(|(identity, _)| *identity);
+    // Mixed once more between the tables, so that a row cannot change its kind.
+    let state = mix(pools.fold(1, fold));
+    let state = mix(members.fold(state, fold));
+    upstreams.fold(state, fold)
 }
 
 #[cfg(test)]
@@ -295,11 +341,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn rows(pools: &[u64], members: &[u64], upstreams: &[u64]) -> Rows {
+        Rows {
+            pools: pools.iter().map(|id| (*id, PoolState::default())).collect(),
+            members: members
+                .iter()
+                .map(|id| (*id, MemberState::default()))
+                .collect(),
+            upstreams: upstreams
+                .iter()
+                .map(|id| (*id, Timestamp::from_nanos(*id)))
+                .collect(),
+        }
+    }
+
     fn sample() -> Record {
-        let mut record = Record::new(
-            &[(11, PoolState::default())],
-            &[(21, MemberState::default()), (22, MemberState::default())],
-        );
+        let mut record = Record::new(&rows(&[11], &[21, 22], &[31, 32]));
         let lane = record.add_lane();
         record.hold_lane(lane, 77, Timestamp::from_nanos(1_000));
         record.set_lane_in_flight(lane, [(1, 5)]);
@@ -313,6 +370,8 @@ mod tests {
         assert_eq!(read, record);
         assert_eq!(read.pool_identities().collect::<Vec<_>>(), [11]);
         assert_eq!(read.member_identities().collect::<Vec<_>>(), [21, 22]);
+        assert_eq!(read.upstream_identities().collect::<Vec<_>>(), [31, 32]);
+        assert_eq!(read.upstream_named_at(1), Timestamp::from_nanos(32));
         assert_eq!(read.lane_owner(0), 77);
         assert_eq!(read.lane_in_flight(0, 0), 0);
         assert_eq!(read.lane_in_flight(0, 1), 5);
@@ -366,18 +425,13 @@ mod tests {
 
     #[test]
     fn the_fingerprint_tells_order_and_kind() {
-        let member = |id| (id, MemberState::default());
-        let pool = |id| (id, PoolState::default());
-        let print = |p: &[u64], m: &[u64]| {
-            let pools: Vec<_> = p.iter().map(|id| pool(*id)).collect();
-            let members: Vec<_> = m.iter().map(|id| member(*id)).collect();
-            Record::new(&pools, &members).fingerprint()
-        };
+        let print = |p: &[u64], m: &[u64], u: &[u64]| Record::new(&rows(p, m, u)).fingerprint();
         let prints = [
-            print(&[1], &[2, 3]),
-            print(&[1], &[3, 2]),
-            print(&[1, 2], &[3]),
-            print(&[1], &[2]),
+            print(&[1], &[2, 3], &[4]),
+            print(&[1], &[3, 2], &[4]),
+            print(&[1, 2], &[3], &[4]),
+            print(&[1], &[2], &[3, 4]),
+            print(&[1], &[2], &[4]),
         ];
         for (i, a) in prints.iter().enumerate() {
             assert!(prints.iter().skip(i + 1).all(|b| a != b));

@@ -62,24 +62,48 @@ impl MemberState {
     /// The row from its bytes. Numbers that no encoder could have written are
     /// read as "unknown": a damaged row costs what was learned, nothing else.
     #[must_use]
-    pub fn decode(bytes: [u8; Self::SIZE]) -> Self {
-        let mut row = Reader::new(&bytes);
-        let pace = Pace::from_parts(row.f32(), row.f32());
-        let response_time = ResponseTime::from_seconds(row.f32());
-        let peak = PeakResponseTime::from_seconds(row.f32());
-        let error_rate = row.f32();
-        let turn = row.i32();
-        let errors = ErrorRate::from_parts(error_rate, row.timestamp());
-        MemberState {
-            pace,
+    pub fn decode(bytes: &[u8; Self::SIZE]) -> Self {
+        // One pattern instead of a reader: a pick decodes every row, and this
+        // way no field needs a check of its own.
+        let (words, _) = bytes.as_chunks();
+        let &[
+            mean_log,
+            uncertainty,
             response_time,
             peak,
-            errors,
+            error_rate,
             turn,
-            sampled_at: row.timestamp(),
-            outcome_at: row.timestamp(),
+            back_off_low,
+            back_off_high,
+            sampled_low,
+            sampled_high,
+            outcome_low,
+            outcome_high,
+        ] = words
+        else {
+            return MemberState::default();
+        };
+        MemberState {
+            pace: Pace::from_parts(
+                f32::from_le_bytes(mean_log),
+                f32::from_le_bytes(uncertainty),
+            ),
+            response_time: ResponseTime::from_seconds(f32::from_le_bytes(response_time)),
+            peak: PeakResponseTime::from_seconds(f32::from_le_bytes(peak)),
+            errors: ErrorRate::from_parts(
+                f32::from_le_bytes(error_rate),
+                timestamp(back_off_low, back_off_high),
+            ),
+            turn: i32::from_le_bytes(turn),
+            sampled_at: timestamp(sampled_low, sampled_high),
+            outcome_at: timestamp(outcome_low, outcome_high),
         }
     }
+}
+
+fn timestamp(low: [u8; 4], high: [u8; 4]) -> Timestamp {
+    let (low, high) = (u32::from_le_bytes(low), u32::from_le_bytes(high));
+    Timestamp::from_nanos(u64::from(high) << 32 | u64::from(low))
 }
 
 /// What is kept of a pool as a whole.
@@ -125,19 +149,31 @@ impl PoolState {
 
     /// The row from its bytes; see [`MemberState::decode`].
     #[must_use]
-    pub fn decode(bytes: [u8; Self::SIZE]) -> Self {
-        let mut row = Reader::new(&bytes);
-        let cursor = row.u32();
-        let residuals = ResidualVariance::from_parts(row.f32(), row.f32());
-        let mut parts = [0.0; ObservedWork::PARTS];
-        for part in &mut parts {
-            *part = row.f32();
+    pub fn decode(bytes: &[u8; Self::SIZE]) -> Self {
+        let (words, _) = bytes.as_chunks();
+        let &[
+            cursor,
+            variance,
+            samples,
+            ref parts @ ..,
+            used_low,
+            used_high,
+        ] = words
+        else {
+            return PoolState::default();
+        };
+        let mut work = [0.0; ObservedWork::PARTS];
+        for (part, word) in work.iter_mut().zip(parts) {
+            *part = f32::from_le_bytes(*word);
         }
         PoolState {
-            cursor,
-            residuals,
-            observed_work: ObservedWork::from_parts(parts),
-            used_at: row.timestamp(),
+            cursor: u32::from_le_bytes(cursor),
+            residuals: ResidualVariance::from_parts(
+                f32::from_le_bytes(variance),
+                f32::from_le_bytes(samples),
+            ),
+            observed_work: ObservedWork::from_parts(work),
+            used_at: timestamp(used_low, used_high),
         }
     }
 }
@@ -170,46 +206,6 @@ impl<const N: usize> Writer<N> {
     }
 }
 
-/// Reads a row from its start.
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    const fn new(rest: &'a [u8]) -> Self {
-        Reader { rest }
-    }
-
-    fn take<const M: usize>(&mut self) -> [u8; M] {
-        match self.rest.split_first_chunk() {
-            Some((head, tail)) => {
-                self.rest = tail;
-                *head
-            }
-            None => {
-                debug_assert!(false, "the row is too short for its fields");
-                [0; M]
-            }
-        }
-    }
-
-    fn f32(&mut self) -> f32 {
-        f32::from_le_bytes(self.take())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take())
-    }
-
-    fn i32(&mut self) -> i32 {
-        i32::from_le_bytes(self.take())
-    }
-
-    fn timestamp(&mut self) -> Timestamp {
-        Timestamp::from_nanos(u64::from_le_bytes(self.take()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,9 +222,9 @@ mod tests {
         member.errors.fail(now, 0.0, Some(Duration::from_secs(3)));
         member.turn = -7;
         member.sampled_at = now;
-        assert_eq!(MemberState::decode(member.encode()), member);
+        assert_eq!(MemberState::decode(&member.encode()), member);
         assert_eq!(
-            MemberState::decode(MemberState::default().encode()),
+            MemberState::decode(&MemberState::default().encode()),
             MemberState::default()
         );
 
@@ -236,9 +232,9 @@ mod tests {
         pool.cursor = u32::MAX;
         pool.residuals.observe(1.5);
         pool.observed_work.observe(100, 2.0);
-        assert_eq!(PoolState::decode(pool.encode()), pool);
+        assert_eq!(PoolState::decode(&pool.encode()), pool);
         assert_eq!(
-            PoolState::decode(PoolState::default().encode()),
+            PoolState::decode(&PoolState::default().encode()),
             PoolState::default()
         );
     }
@@ -250,12 +246,12 @@ mod tests {
             pool in any::<[u8; PoolState::SIZE]>(),
         ) {
             let now = Timestamp::from_nanos(1 << 40);
-            let member = MemberState::decode(member);
+            let member = MemberState::decode(&member);
             prop_assert!(member.pace.mean_log().is_finite());
             prop_assert!(member.response_time.get().is_none_or(f64::is_finite));
             prop_assert!(member.peak.get(1.0, 10.0).is_none_or(f64::is_finite));
             prop_assert!((1.0..101.0).contains(&member.errors.penalty(now, 1.0)));
-            let pool = PoolState::decode(pool);
+            let pool = PoolState::decode(&pool);
             prop_assert!(pool.residuals.get().is_finite());
             prop_assert!((0.05..=20.0).contains(&pool.observed_work.of(500)));
         }

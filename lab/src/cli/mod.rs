@@ -1,9 +1,13 @@
 //! The command line: one file a subcommand.
 
 mod bench;
-mod open_files;
+mod compare;
+mod load;
+mod progress;
 mod serve;
+mod signals;
 mod simulate;
+mod workload;
 
 use clap::{Parser, Subcommand};
 
@@ -18,6 +22,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Args),
+    Compare(compare::Args),
+    Load(load::Args),
     Serve(serve::Args),
     Simulate(simulate::Args),
 }
@@ -28,9 +34,10 @@ enum Command {
 /// Names the place, the value and what is allowed.
 pub(crate) fn run() -> anyhow::Result<()> {
     let Cli { command } = Cli::parse();
-    open_files::raise_limit();
     match command {
         Command::Bench(args) => bench::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Simulate(args) => simulate::run(&args),
     }

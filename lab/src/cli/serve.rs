@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Serialize;
 
+use super::signals::end_signal;
 use lab::model::Fleet;
 use lab::serve::{Endpoint, FleetServer, Options};
 
@@ -100,6 +101,8 @@ struct Addresses<'a> {
 
 /// Serves until a signal comes.
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    // Open-loop load on slow servers holds thousands of connections.
+    rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let fleet = Fleet::load(&args.fleet).context("--fleet")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -137,28 +140,4 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     partial.push(".partial");
     std::fs::write(&partial, format!("{text}\n"))?;
     std::fs::rename(&partial, path)
-}
-
-/// What ends when the process is interrupted or terminated.
-#[cfg(unix)]
-fn end_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut interrupted = signal(SignalKind::interrupt()).context("SIGINT")?;
-    let mut terminated = signal(SignalKind::terminate()).context("SIGTERM")?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupted.recv() => {}
-            _ = terminated.recv() => {}
-        }
-    })
-}
-
-/// What ends when the process is interrupted.
-#[cfg(not(unix))]
-fn end_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    Ok(async {
-        // Without a way to hear of it there is nothing to wait for.
-        let _ = tokio::signal::ctrl_c().await;
-    })
 }

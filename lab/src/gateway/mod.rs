@@ -59,6 +59,7 @@ impl Gateway {
     /// and an Envoy that refuses its configuration, ends, or is not ready within
     /// 30 s, with the end of its log.
     pub async fn start(topology: &Topology) -> Result<Self, GatewayError> {
+        check_module(topology)?;
         let directory = new_directory()?;
         let bootstrap = Bootstrap::shipped()?.render(topology)?;
         let watched_listeners = match &bootstrap.listeners {
@@ -103,6 +104,7 @@ impl Gateway {
     /// What Envoy has against the configuration, and the errors of
     /// [`Gateway::start`] for missing files.
     pub fn validate(topology: &Topology) -> Result<(), GatewayError> {
+        check_module(topology)?;
         let directory = new_directory()?;
         let fixed = Topology {
             reloadable: false,
@@ -134,6 +136,9 @@ impl Gateway {
             .render(topology)?
             .listeners
             .ok_or(GatewayError::NotReloadable)?;
+        if std::fs::read_to_string(&path).is_ok_and(|current| current == listeners) {
+            return Ok(());
+        }
         let staged = path.with_extension("staged");
         write(&staged, &listeners)?;
         std::fs::rename(&staged, &path).map_err(|source| GatewayError::file(&path, source))?;
@@ -218,6 +223,16 @@ impl Gateway {
     #[must_use]
     pub fn process_id(&self) -> u32 {
         self.process.id()
+    }
+}
+
+/// Envoy says "Invalid path" of a module that is missing; this says what to run.
+fn check_module(topology: &Topology) -> Result<(), GatewayError> {
+    match &topology.balancing {
+        Balancing::Filter { module, .. } if !module.is_file() => Err(GatewayError::ModuleMissing {
+            path: module.clone(),
+        }),
+        _ => Ok(()),
     }
 }
 

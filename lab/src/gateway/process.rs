@@ -13,6 +13,14 @@ use super::{GatewayError, POLL_INTERVAL, START_DEADLINE, Topology, envoy_binary}
 /// Lines of the log that an error shows.
 const LOG_TAIL: usize = 30;
 
+/// What has gone wrong, and all that filters say.
+const LOG_LEVELS: [&str; 4] = [
+    "--log-level",
+    "warning",
+    "--component-log-level",
+    "wasm:info",
+];
+
 /// A child process that does not outlive its owner.
 #[derive(Debug)]
 pub(super) struct EnvoyProcess {
@@ -44,7 +52,8 @@ impl EnvoyProcess {
             .arg(&admin_address)
             .arg("--drain-time-s")
             .arg(topology.drain_time.as_secs().max(1).to_string())
-            .args(["--drain-strategy", "immediate", "--log-level", "info"])
+            .args(["--drain-strategy", "immediate"])
+            .args(LOG_LEVELS)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             // Not --log-path: that file is written with a delay.
@@ -154,13 +163,8 @@ impl Drop for EnvoyProcess {
 pub(super) fn validate(config: &Path) -> Result<(), GatewayError> {
     let binary = envoy_binary()?;
     let output = Command::new(&binary)
-        .args([
-            "--mode",
-            "validate",
-            "--use-dynamic-base-id",
-            "--log-level",
-            "info",
-        ])
+        .args(["--mode", "validate", "--use-dynamic-base-id"])
+        .args(LOG_LEVELS)
         .arg("--config-path")
         .arg(config)
         .stdin(Stdio::null())

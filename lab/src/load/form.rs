@@ -4,11 +4,13 @@ use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Uri};
 
+use serde_json::json;
+
 use super::Target;
 use crate::workload::Request;
 
 /// What requests look like on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// `POST /infer` with a body of two bytes. Sizes are headers: `x-prompt-tokens`, `x-output-tokens`, and
     /// `x-service-ms` where the service time is known.
@@ -16,9 +18,12 @@ pub enum Form {
     Infer,
     /// `POST /v1/chat/completions` in OpenAI's form, the body about as long as the prompt (4 bytes a token) and `max_tokens` the
     /// output tokens. It has the headers of `Infer` too, since a real model would know its own output.
-    Chat,
-    /// As `Chat`, the answer streamed.
-    ChatStream,
+    Chat {
+        /// The model asked for.
+        model: String,
+        /// Whether the answer is streamed.
+        stream: bool,
+    },
 }
 
 const PROMPT_TOKENS: HeaderName = HeaderName::from_static("x-prompt-tokens");
@@ -26,23 +31,26 @@ const OUTPUT_TOKENS: HeaderName = HeaderName::from_static("x-output-tokens");
 const SERVICE_MS: HeaderName = HeaderName::from_static("x-service-ms");
 
 impl Form {
-    fn default_path(self) -> PathAndQuery {
+    fn default_path(&self) -> PathAndQuery {
         PathAndQuery::from_static(match self {
             Self::Infer => "/infer",
-            Self::Chat | Self::ChatStream => "/v1/chat/completions",
+            Self::Chat { .. } => "/v1/chat/completions",
         })
     }
 
-    fn body(self, request: &Request) -> Bytes {
+    fn body(&self, request: &Request) -> Bytes {
         match self {
             Self::Infer => Bytes::from_static(b"{}"),
-            Self::Chat => chat_body(request, false),
-            Self::ChatStream => chat_body(request, true),
+            Self::Chat { model, stream } => chat_body(request, model, *stream),
         }
     }
 
     /// The request as it is sent.
-    pub(super) fn request(self, request: &Request, target: &Target) -> hyper::Request<Full<Bytes>> {
+    pub(super) fn request(
+        &self,
+        request: &Request,
+        target: &Target,
+    ) -> hyper::Request<Full<Bytes>> {
         let path = target.path.clone().unwrap_or_else(|| self.default_path());
         let mut sent = hyper::Request::new(Full::new(self.body(request)));
         *sent.method_mut() = Method::POST;
@@ -60,13 +68,16 @@ impl Form {
     }
 }
 
-fn chat_body(request: &Request, stream: bool) -> Bytes {
+fn chat_body(request: &Request, model: &str, stream: bool) -> Bytes {
     // English has about 4 bytes a token.
     let prompt = "tok ".repeat(request.prompt_tokens.get() as usize);
-    let max_tokens = request.output_tokens;
-    Bytes::from(format!(
-        r#"{{"model":"emulated","messages":[{{"role":"user","content":"{prompt}"}}],"max_tokens":{max_tokens},"stream":{stream}}}"#
-    ))
+    let body = json!({
+        "model": model,
+        "messages": [{ "role": "user", "content": prompt }],
+        "max_tokens": request.output_tokens,
+        "stream": stream,
+    });
+    Bytes::from(body.to_string())
 }
 
 #[cfg(test)]
@@ -98,12 +109,16 @@ mod tests {
 
     #[test]
     fn a_chat_is_as_long_as_its_prompt() {
-        let body: serde_json::Value =
-            serde_json::from_slice(&Form::ChatStream.body(&request())).unwrap();
+        let chat = Form::Chat {
+            model: "own".to_owned(),
+            stream: true,
+        };
+        let body: serde_json::Value = serde_json::from_slice(&chat.body(&request())).unwrap();
         assert_eq!(body["messages"][0]["content"].as_str().unwrap().len(), 4000);
         assert_eq!(body["max_tokens"], 50);
+        assert_eq!(body["model"], "own");
         assert_eq!(body["stream"], true);
         let target = "http://127.0.0.1:8080/own".parse().unwrap();
-        assert_eq!(Form::Chat.request(&request(), &target).uri(), "/own");
+        assert_eq!(chat.request(&request(), &target).uri(), "/own");
     }
 }

@@ -98,6 +98,20 @@ pub struct Target {
     pub(super) path: Option<PathAndQuery>,
 }
 
+/// The root of the server at that address.
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        let text = address.to_string();
+        Self {
+            url: format!("http://{text}"),
+            address,
+            // Digits, dots, colons and brackets: always allowed in a header.
+            host: HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")),
+            path: None,
+        }
+    }
+}
+
 impl FromStr for Target {
     type Err = String;
 

@@ -45,7 +45,7 @@ pub(super) struct Outbox<'a> {
 
 impl Outbox<'_> {
     pub(super) fn emit(&mut self, at: Work, job: JobId, kind: EventKind) {
-        // An engine that does not work has nothing to say.
+        // A server that is stopped is not asked to advance, and has nothing to say.
         let Some(at) = self.clock.time_of(at) else {
             return;
         };
@@ -120,6 +120,10 @@ impl Server {
 
     /// Lets everything happen that is due by `now`; appends it to `events` in the order of time.
     pub fn advance(&mut self, now: Time, events: &mut Vec<Event>) {
+        if self.clock.is_stopped() {
+            // Work of no length would be done without any work.
+            return;
+        }
         let limit = self.clock.work_at(now);
         let (engine, mut out) = self.parts(events);
         match engine {

@@ -55,12 +55,15 @@ impl WorkClock {
     /// The first time at which `work` has been done; `None` while the server does not work.
     pub(super) fn time_of(&self, work: Work) -> Option<Time> {
         let left = u128::from(work.0.saturating_sub(self.work.0)) << RATE_BITS;
-        let rate = u128::from(self.rate);
-        if rate == 0 {
+        if self.is_stopped() {
             return None;
         }
-        let nanos = u64::try_from(left.div_ceil(rate)).unwrap_or(u64::MAX);
+        let nanos = u64::try_from(left.div_ceil(u128::from(self.rate))).unwrap_or(u64::MAX);
         Some(self.time + Duration::from_nanos(nanos))
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.rate == 0
     }
 
     /// From `now` on the server works at `speed` times its nominal speed; 0 stops it.

@@ -26,11 +26,11 @@ pub struct Comparison<S> {
     pub setting: S,
     /// The policies, in the order in which they are shown.
     pub series: Vec<Series>,
-    /// The p99 of each policy over that of each other.
-    pub p99_ratios: Vec<Ratio>,
+    /// Each policy's figures over those of each other.
+    pub ratios: Vec<Ratio>,
 }
 
-/// How many times the p99 of one policy is that of another.
+/// How many times the figures of one policy are those of another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ratio {
     /// The one policy.
@@ -39,6 +39,8 @@ pub struct Ratio {
     pub to: String,
     /// Its p99 over the other's, run by run.
     pub p99: Spread,
+    /// Its mean over the other's, run by run.
+    pub mean: Spread,
 }
 
 impl Series {
@@ -61,11 +63,23 @@ impl Series {
         }
     }
 
-    /// How many times this p99 is the other's: of runs with the same seed, which had the same arrivals. `None` without any such runs.
+    /// How many times this p99 is the other's: of runs with the same seed, which had the same requests. `None` without any such runs.
     pub fn p99_ratio(&self, other: &Self) -> Option<Spread> {
+        self.ratio(other, |latency| latency.p99)
+    }
+
+    /// How many times this mean is the other's, as with the p99.
+    pub fn mean_ratio(&self, other: &Self) -> Option<Spread> {
+        self.ratio(other, |latency| latency.mean)
+    }
+
+    fn ratio(&self, other: &Self, figure: fn(&Summary) -> f64) -> Option<Spread> {
         let pairs = self.runs.iter().filter_map(|run| {
             let twin = other.runs.iter().find(|twin| twin.seed == run.seed)?;
-            Some((run.latency?.p99, twin.latency?.p99))
+            Some((
+                figure(run.latency.as_ref()?),
+                figure(twin.latency.as_ref()?),
+            ))
         });
         Spread::of(
             pairs
@@ -78,7 +92,7 @@ impl Series {
 impl<S> Comparison<S> {
     /// Compares these series.
     pub fn new(setting: S, series: Vec<Series>) -> Self {
-        let p99_ratios = series
+        let ratios = series
             .iter()
             .flat_map(|of| series.iter().map(move |to| (of, to)))
             .filter(|(of, to)| of.name != to.name)
@@ -87,13 +101,48 @@ impl<S> Comparison<S> {
                     of: of.name.clone(),
                     to: to.name.clone(),
                     p99: of.p99_ratio(to)?,
+                    mean: of.mean_ratio(to)?,
                 })
             })
             .collect();
         Self {
             setting,
             series,
-            p99_ratios,
+            ratios,
         }
+    }
+    /// How the last policy does against each other one, a sentence each.
+    pub fn summary(&self) -> Vec<String> {
+        let Some((last, others)) = self.series.split_last() else {
+            return Vec::new();
+        };
+        let sentence = |other: &Series| {
+            let p99 = better(other.p99_ratio(last)?);
+            let mean = better(other.mean_ratio(last)?);
+            Some(format!(
+                "{} against {}: p99 {p99}, mean {mean}",
+                last.name, other.name
+            ))
+        };
+        others.iter().filter_map(sentence).collect()
+    }
+}
+
+/// In words, what it means that the other's figure is so many times one's own.
+fn better(ratio: Spread) -> String {
+    let words = |ratio: f64| match ratio {
+        r if (0.995..1.005).contains(&r) => "as good".to_owned(),
+        r if r > 1.0 => format!("{r:.2} times better"),
+        r => format!("{:.2} times worse", 1.0 / r),
+    };
+    if ratio.is_spread() {
+        format!(
+            "{} ({} to {})",
+            words(ratio.median),
+            words(ratio.min),
+            words(ratio.max)
+        )
+    } else {
+        words(ratio.median)
     }
 }

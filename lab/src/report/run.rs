@@ -33,6 +33,8 @@ pub struct RunReport {
     pub connections: u64,
     /// The first failure other than a status.
     pub first_failure: Option<String>,
+    /// What else is to be known of the run, a sentence each.
+    pub remarks: Vec<String>,
     /// What the latency's figures are taken from, in microseconds.
     #[serde(skip)]
     pub(super) latencies: Histogram<u64>,
@@ -95,6 +97,7 @@ impl RunReport {
             elapsed_seconds: measurement.elapsed.as_secs_f64(),
             connections: measurement.connections,
             first_failure: measurement.first_failure,
+            remarks: Vec::new(),
             latencies: measurement.latency,
         }
     }

@@ -56,7 +56,7 @@ pub fn table(series: &[Series]) -> String {
     table.to_string()
 }
 
-/// What the table does not say: a line for each run with failures, and for each that is void.
+/// What the table does not say: a line for each run with failures, for each that is void, and for each remark.
 pub fn notes(series: &[Series]) -> Vec<String> {
     let mut notes = Vec::new();
     for series in series {
@@ -74,6 +74,7 @@ pub fn notes(series: &[Series]) -> Vec<String> {
             if !run.schedule_delay.valid {
                 notes.push(format!("{of}: {}", run.schedule_delay.line));
             }
+            notes.extend(run.remarks.iter().map(|remark| format!("{of}: {remark}")));
         }
     }
     notes

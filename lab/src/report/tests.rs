@@ -106,8 +106,8 @@ fn two_series() -> Vec<Series> {
 #[test]
 fn ratios_are_of_runs_on_the_same_arrivals() {
     let comparison = Comparison::new((), two_series());
-    let [of_slow, of_fast] = &comparison.p99_ratios[..] else {
-        panic!("{:?}", comparison.p99_ratios)
+    let [of_slow, of_fast] = &comparison.ratios[..] else {
+        panic!("{:?}", comparison.ratios)
     };
     assert_eq!(
         (&of_slow.of[..], &of_slow.to[..]),
@@ -126,6 +126,28 @@ fn ratios_are_of_runs_on_the_same_arrivals() {
     };
     let other = Series::new("other", vec![run(9, 100, MILLISECONDS)]);
     assert_eq!(slow.p99_ratio(&other), None);
+}
+
+#[test]
+fn the_summary_says_how_the_last_policy_does() {
+    assert_eq!(
+        Comparison::new((), two_series()).summary(),
+        ["paceline:default against envoy:random: \
+          p99 3.00 times better (2.00 times better to 4.00 times better), \
+          mean 3.00 times better (2.00 times better to 4.00 times better)"]
+    );
+    let single =
+        |name: &str, step| Series::new(name, vec![run(1, 100, Duration::from_millis(step))]);
+    let against = |step| {
+        Comparison::new((), vec![single("a", step), single("b", 10)])
+            .summary()
+            .remove(0)
+    };
+    assert_eq!(against(10), "b against a: p99 as good, mean as good");
+    assert_eq!(
+        against(5),
+        "b against a: p99 2.00 times worse, mean 2.00 times worse"
+    );
 }
 
 #[test]
@@ -166,6 +188,7 @@ fn notes_tell_of_each_run_with_failures_and_of_void_ones() {
     late.schedule_delay.valid = false;
     late.schedule_delay.line = "too late".to_owned();
     late.warm_up.timeouts = 1;
+    late.remarks.push("odd".to_owned());
     late.first_failure = Some("no connection".to_owned());
     let mut good = run(1, 100, MILLISECONDS);
     good.requests = Tally::default();
@@ -176,6 +199,7 @@ fn notes_tell_of_each_run_with_failures_and_of_void_ones() {
             "own, seed 2: 1 x 500, 1 x 503 (no connection)",
             "own, seed 2, warm-up: 1 x timed out",
             "own, seed 2: too late",
+            "own, seed 2: odd",
         ]
     );
 }
@@ -216,7 +240,7 @@ fn json_has_the_figures_the_ratios_and_the_runs() {
         1
     );
     assert_eq!(json["series"][0]["runs"][0]["upstreams"]["b"], 12);
-    assert!(json["p99_ratios"][0]["p99"]["max"].is_f64());
+    assert!(json["ratios"][0]["p99"]["max"].is_f64());
 }
 
 #[test]

@@ -15,9 +15,10 @@ use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::answer::{Answer, ApiError, Failure, json, plain};
+use super::completion::Api;
 use super::connection::{Connection, ResetSwitch};
 use super::infer::infer;
-use super::openai::{Api, complete, models};
+use super::openai::{complete, models};
 use super::replica::{Replica, Snapshot};
 use super::request::read_body;
 use super::{Status, metrics};

@@ -72,6 +72,7 @@
 
 mod answer;
 mod clock;
+mod completion;
 mod connection;
 mod histogram;
 mod http;
@@ -82,6 +83,7 @@ mod pacer;
 mod replica;
 mod request;
 mod sse;
+mod text_bytes;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

@@ -289,10 +289,6 @@ impl Ticket {
     pub(super) fn end(&mut self) {
         self.ended = true;
     }
-
-    pub(super) fn job(&self) -> JobId {
-        self.job
-    }
 }
 
 impl Drop for Ticket {

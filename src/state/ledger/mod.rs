@@ -12,11 +12,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::record::Record;
+use super::record::{Record, Rows};
 use super::rows::{MemberState, PoolState};
 use super::transaction::{self, Committed, StateError, transact};
 use crate::host::SharedData;
-use crate::pool::{MemberIndex, Topology};
+use crate::pool::{MemberIndex, Topology, Upstream, UpstreamIndex};
 use crate::time::Timestamp;
 
 /// How long the record keeps what was learned of a member that no live
@@ -30,7 +30,7 @@ pub struct Ledger {
     key: String,
     owner: u64,
     lease: Duration,
-    /// In flight from this worker, by member. The truth; the lane is a copy.
+    /// In flight from this worker, by upstream. The truth; the lane is a copy.
     in_flight: Vec<u32>,
     /// The counts as a transaction would leave them; kept for its allocation.
     proposed: Vec<u32>,
@@ -39,13 +39,14 @@ pub struct Ledger {
     placement: Placement,
 }
 
-/// Where the configuration's pools and members stand in a record.
+/// Where the configuration's pools, members and upstreams stand in a record.
 #[derive(Debug, Default)]
 struct Placement {
     /// Of the record that this placement is for.
     fingerprint: Option<u64>,
     pools: Vec<usize>,
     members: Vec<usize>,
+    upstreams: Vec<usize>,
     /// This worker's lane, if it was seen there.
     lane: Option<usize>,
 }
@@ -55,14 +56,14 @@ impl Ledger {
     /// drawn at random and not zero.
     #[must_use]
     pub fn new(topology: Rc<Topology>, key: String, owner: u64, lease: Duration) -> Self {
-        let members = topology.members.len();
+        let upstreams = topology.upstreams.len();
         Ledger {
             topology,
             key,
             owner: owner.max(1),
             lease,
-            in_flight: vec![0; members],
-            proposed: vec![0; members],
+            in_flight: vec![0; upstreams],
+            proposed: vec![0; upstreams],
             live: Vec::new(),
             placement: Placement::default(),
         }
@@ -81,7 +82,7 @@ impl Ledger {
         self.placement.lane.is_some()
     }
 
-    /// What this worker has in flight, over all members.
+    /// What this worker has in flight, over all upstreams.
     #[must_use]
     pub fn own_in_flight(&self) -> u64 {
         self.in_flight.iter().map(|count| u64::from(*count)).sum()
@@ -128,7 +129,7 @@ impl Ledger {
             };
             let value = change(&mut view);
             record.hold_lane(lane, *owner, now);
-            let rows = placement.members.iter().copied();
+            let rows = placement.upstreams.iter().copied();
             record.set_lane_in_flight(lane, rows.zip(proposed.iter().copied()));
             (record, value)
         })?;
@@ -136,10 +137,10 @@ impl Ledger {
         Ok(committed)
     }
 
-    /// Counts one request less at `member` without a transaction: for when the
-    /// transaction that should have done it failed. The next one publishes it.
-    pub fn forget(&mut self, member: MemberIndex) {
-        if let Some(count) = self.in_flight.get_mut(member) {
+    /// Counts one request less at `upstream` without a transaction: for when
+    /// the one that should have done it failed. The next one publishes it.
+    pub fn forget(&mut self, upstream: UpstreamIndex) {
+        if let Some(count) = self.in_flight.get_mut(upstream) {
             *count = count.saturating_sub(1);
         }
     }
@@ -154,30 +155,14 @@ impl Ledger {
         shared: &mut impl SharedData,
         now: Timestamp,
     ) -> Result<Vec<u64>, StateError> {
-        let Some(record) = transaction::peek(shared, &self.key)? else {
-            return Ok(vec![0; self.topology.upstreams.len()]);
+        let record = transaction::peek(shared, &self.key)?.unwrap_or_else(empty);
+        let lanes = live_lanes(&record, now, self.lease);
+        let rows = index(record.upstream_identities());
+        let in_flight = |upstream: &Upstream| {
+            let row = rows.get(&upstream.identity);
+            row.map_or(0, |row| sum_of_lanes(&record, &lanes, *row))
         };
-        let live: Vec<usize> = (0..record.lanes())
-            .filter(|lane| record.lane_is_live(*lane, now, self.lease))
-            .collect();
-        let rows: hashbrown::HashMap<u64, usize> = index(record.member_identities());
-        let at_member = |member: &MemberIndex| -> u64 {
-            let row = self
-                .topology
-                .members
-                .get(*member)
-                .and_then(|member| rows.get(&member.identity));
-            row.map_or(0, |row| {
-                let counts = live.iter().map(|lane| record.lane_in_flight(*lane, *row));
-                counts.map(u64::from).sum()
-            })
-        };
-        Ok(self
-            .topology
-            .upstreams
-            .iter()
-            .map(|upstream| upstream.members.iter().map(at_member).sum())
-            .collect())
+        Ok(self.topology.upstreams.iter().map(in_flight).collect())
     }
 
     /// Gives the lane up, where nothing is in flight: for a worker that ends.
@@ -190,7 +175,7 @@ impl Ledger {
         }
         let owner = self.owner;
         transact(shared, &self.key, |record| {
-            let mut record = record.unwrap_or_else(|| Record::new(&[], &[]));
+            let mut record = record.unwrap_or_else(empty);
             for lane in 0..record.lanes() {
                 if record.lane_owner(lane) == owner {
                     record.hold_lane(lane, 0, Timestamp::ZERO);
@@ -205,8 +190,8 @@ impl Ledger {
 }
 
 impl Placement {
-    /// Makes sure that the record has all pools and members of `topology`, and
-    /// learns where they are.
+    /// Makes sure that the record has all that `topology` names, and learns
+    /// where it is.
     fn place(
         &mut self,
         record: Option<Record>,
@@ -214,7 +199,7 @@ impl Placement {
         now: Timestamp,
         lease: Duration,
     ) -> Record {
-        let mut record = record.unwrap_or_else(|| Record::new(&[], &[]));
+        let mut record = record.unwrap_or_else(empty);
         if self.fingerprint == Some(record.fingerprint()) {
             return record;
         }
@@ -228,19 +213,12 @@ impl Placement {
 
     /// Looks up all rows; false where some are missing.
     fn find(&mut self, record: &Record, topology: &Topology) -> bool {
-        let pools = index(record.pool_identities());
-        let members = index(record.member_identities());
-        self.pools.clear();
-        self.pools
-            .extend(topology.pools.iter().filter_map(|p| pools.get(&p.identity)));
-        self.members.clear();
-        self.members.extend(
-            topology
-                .members
-                .iter()
-                .filter_map(|m| members.get(&m.identity)),
-        );
-        self.pools.len() == topology.pools.len() && self.members.len() == topology.members.len()
+        let pools = topology.pools.iter().map(|pool| pool.identity);
+        let members = topology.members.iter().map(|member| member.identity);
+        let upstreams = topology.upstreams.iter().map(|upstream| upstream.identity);
+        locate(&mut self.pools, record.pool_identities(), pools)
+            & locate(&mut self.members, record.member_identities(), members)
+            & locate(&mut self.upstreams, record.upstream_identities(), upstreams)
     }
 
     /// The lane of `owner`: the one it has, or one that nobody living holds,
@@ -265,55 +243,98 @@ impl Placement {
     }
 }
 
+/// Looks `wanted` up in `identities`; false where some are missing.
+fn locate(
+    rows: &mut Vec<usize>,
+    identities: impl Iterator<Item = u64>,
+    wanted: impl ExactSizeIterator<Item = u64>,
+) -> bool {
+    let identities = index(identities);
+    let count = wanted.len();
+    rows.clear();
+    rows.extend(wanted.filter_map(|identity| identities.get(&identity)));
+    rows.len() == count
+}
+
 /// A record with all of `topology`, all that `record` has learned of others
 /// and that may still be wanted, and its live lanes.
 fn extend(record: &Record, topology: &Topology, now: Timestamp, lease: Duration) -> Record {
-    let live: Vec<usize> = (0..record.lanes())
-        .filter(|lane| record.lane_is_live(*lane, now, lease))
-        .collect();
+    let lanes = live_lanes(record, now, lease);
     let is_fresh = |at: Timestamp| now.since(at) <= RETENTION;
+    let mut rows = Rows::default();
 
-    let mut pools: Vec<(u64, PoolState)> = Vec::new();
+    let wanted = index(topology.pools.iter().map(|pool| pool.identity));
     for (row, identity) in record.pool_identities().enumerate() {
         let state = record.pool(row);
-        if is_fresh(state.used_at) || topology.pools.iter().any(|p| p.identity == identity) {
-            pools.push((identity, state));
+        if is_fresh(state.used_at) || wanted.contains_key(&identity) {
+            rows.pools.push((identity, state));
         }
     }
-    let known = index(pools.iter().map(|(identity, _)| *identity));
+    let known = index(rows.pools.iter().map(|(identity, _)| *identity));
     let missing = topology.pools.iter().map(|pool| pool.identity);
     let missing = missing.filter(|identity| !known.contains_key(identity));
-    pools.extend(missing.map(|identity| (identity, PoolState::new(now))));
+    rows.pools
+        .extend(missing.map(|identity| (identity, PoolState::new(now))));
 
     let wanted = index(topology.members.iter().map(|member| member.identity));
-    let (mut members, mut from) = (Vec::new(), Vec::new());
     for (row, identity) in record.member_identities().enumerate() {
         let state = record.member(row);
-        let busy = live
-            .iter()
-            .any(|lane| record.lane_in_flight(*lane, row) > 0);
-        if busy || is_fresh(state.outcome_at) || wanted.contains_key(&identity) {
-            members.push((identity, state));
-            from.push(row);
+        if is_fresh(state.outcome_at) || wanted.contains_key(&identity) {
+            rows.members.push((identity, state));
         }
     }
-    let known = index(members.iter().map(|(identity, _)| *identity));
+    let known = index(rows.members.iter().map(|(identity, _)| *identity));
     let missing = topology.members.iter().map(|member| member.identity);
     let missing = missing.filter(|identity| !known.contains_key(identity));
-    members.extend(missing.map(|identity| (identity, MemberState::new(now))));
+    rows.members
+        .extend(missing.map(|identity| (identity, MemberState::new(now))));
 
-    let mut extended = Record::new(&pools, &members);
-    for lane in live {
+    let wanted = index(topology.upstreams.iter().map(|upstream| upstream.identity));
+    let mut kept = Vec::new();
+    for (row, identity) in record.upstream_identities().enumerate() {
+        let named_at = record.upstream_named_at(row);
+        let is_wanted = wanted.contains_key(&identity);
+        if is_wanted || is_fresh(named_at) || sum_of_lanes(record, &lanes, row) > 0 {
+            rows.upstreams
+                .push((identity, if is_wanted { now } else { named_at }));
+            kept.push(row);
+        }
+    }
+    let known = index(rows.upstreams.iter().map(|(identity, _)| *identity));
+    let missing = topology.upstreams.iter().map(|upstream| upstream.identity);
+    let missing = missing.filter(|identity| !known.contains_key(identity));
+    rows.upstreams
+        .extend(missing.map(|identity| (identity, now)));
+
+    let mut extended = Record::new(&rows);
+    for lane in lanes {
         let copy = extended.add_lane();
         extended.hold_lane(copy, record.lane_owner(lane), record.lane_heartbeat(lane));
-        let counts = from.iter().map(|row| record.lane_in_flight(lane, *row));
+        let counts = kept.iter().map(|row| record.lane_in_flight(lane, *row));
         extended.set_lane_in_flight(copy, counts.enumerate());
     }
     extended
 }
 
+/// The record before anything is known.
+fn empty() -> Record {
+    Record::new(&Rows::default())
+}
+
 fn index(identities: impl Iterator<Item = u64>) -> hashbrown::HashMap<u64, usize> {
     identities.enumerate().map(|(row, id)| (id, row)).collect()
+}
+
+fn live_lanes(record: &Record, now: Timestamp, lease: Duration) -> Vec<usize> {
+    let lanes = 0..record.lanes();
+    lanes
+        .filter(|lane| record.lane_is_live(*lane, now, lease))
+        .collect()
+}
+
+fn sum_of_lanes(record: &Record, lanes: &[usize], row: usize) -> u64 {
+    let counts = lanes.iter().map(|lane| record.lane_in_flight(*lane, row));
+    counts.map(u64::from).sum()
 }
 
 /// The record as a transaction sees it, in the configuration's own numbering.
@@ -359,25 +380,13 @@ impl View<'_> {
         }
     }
 
-    /// What all living workers have in flight at the upstream of `member`,
-    /// through whichever pool it came.
+    /// What all living workers have in flight at `upstream`, through whichever
+    /// pool it came.
     #[must_use]
-    pub fn in_flight(&self, member: MemberIndex) -> u64 {
-        match self.topology.siblings(member) {
-            [] | [_] => self.in_flight_through(member),
-            siblings => siblings.iter().map(|m| self.in_flight_through(*m)).sum(),
-        }
-    }
-
-    fn in_flight_through(&self, member: MemberIndex) -> u64 {
-        let own = self.own.get(member).copied().unwrap_or(0);
-        let others = self.placement.members.get(member).map_or(0, |row| {
-            let counts = self
-                .live
-                .iter()
-                .map(|lane| self.record.lane_in_flight(*lane, *row));
-            counts.map(u64::from).sum()
-        });
+    pub fn in_flight(&self, upstream: UpstreamIndex) -> u64 {
+        let own = self.own.get(upstream).copied().unwrap_or(0);
+        let row = self.placement.upstreams.get(upstream);
+        let others = row.map_or(0, |row| sum_of_lanes(self.record, self.live, *row));
         u64::from(own) + others
     }
 
@@ -385,29 +394,20 @@ impl View<'_> {
     /// [`Topology::upstreams`].
     #[must_use]
     pub fn in_flight_by_upstream(&self) -> Vec<u64> {
-        self.topology
-            .upstreams
-            .iter()
-            .map(|upstream| {
-                upstream
-                    .members
-                    .iter()
-                    .map(|m| self.in_flight_through(*m))
-                    .sum()
-            })
-            .collect()
+        let upstreams = 0..self.topology.upstreams.len();
+        upstreams.map(|upstream| self.in_flight(upstream)).collect()
     }
 
-    /// Counts one request more from this worker at `member`.
-    pub fn reserve(&mut self, member: MemberIndex) {
-        if let Some(count) = self.own.get_mut(member) {
+    /// Counts one request more from this worker at `upstream`.
+    pub fn reserve(&mut self, upstream: UpstreamIndex) {
+        if let Some(count) = self.own.get_mut(upstream) {
             *count = count.saturating_add(1);
         }
     }
 
-    /// Counts one request less from this worker at `member`.
-    pub fn release(&mut self, member: MemberIndex) {
-        if let Some(count) = self.own.get_mut(member) {
+    /// Counts one request less from this worker at `upstream`.
+    pub fn release(&mut self, upstream: UpstreamIndex) {
+        if let Some(count) = self.own.get_mut(upstream) {
             *count = count.saturating_sub(1);
         }
     }

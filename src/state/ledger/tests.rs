@@ -181,6 +181,26 @@ fn what_was_learned_survives_a_change_of_upstreams() {
 }
 
 #[test]
+fn a_pool_that_is_renamed_or_joined_by_another_sees_what_is_in_flight() {
+    let mut shared = Memory::default();
+    let mut before = worker(1, &["a", "b"]);
+    reserve(&mut before, &mut shared, at(1), 1);
+    let pools = r#"{"pools": [
+        {"name": "small", "match": {"path_prefix": "/s"}, "upstreams": [{"cluster": "b"}]},
+        {"name": "large", "upstreams": [{"cluster": "b"}, {"cluster": "a"}]}
+    ]}"#;
+    let topology = Rc::new(Topology::new(
+        &Config::parse(Some(pools.as_bytes())).unwrap(),
+    ));
+    let mut after = Ledger::new(topology, KEY.to_owned(), 2, LEASE);
+    assert_eq!(reserve(&mut after, &mut shared, at(2), 0), 2, "upstream b");
+    assert_eq!(after.observe(&mut shared, at(2)).unwrap(), [2, 0]);
+    assert_eq!(before.observe(&mut shared, at(2)).unwrap(), [0, 2]);
+    assert_eq!(release(&mut before, &mut shared, at(3), 1), 1);
+    assert_eq!(release(&mut after, &mut shared, at(3), 0), 0);
+}
+
+#[test]
 fn what_nobody_names_is_forgotten_after_an_hour() {
     let mut shared = Memory::default();
     worker(1, &["old"])

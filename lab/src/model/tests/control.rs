@@ -55,6 +55,19 @@ fn an_idle_server_that_is_stopped_takes_what_comes_later_up_when_it_goes_on() {
 }
 
 #[test]
+fn a_stopped_server_does_not_even_do_work_of_no_length() {
+    let mut server = slot_server(1, 1.0, None);
+    told(&mut server, Time::ZERO, r#"{"mode": "stop"}"#);
+    let mut events = Vec::new();
+    let job = Job::of_service(JobId(1), Duration::ZERO);
+    server.arrive(millis(1.0), job, &mut events).unwrap();
+    assert_eq!(events, []);
+    told(&mut server, millis(9.0), r#"{"mode": "normal"}"#);
+    let events = run_out(&mut server);
+    assert_eq!(at_of(&events, 1, EventKind::Done), millis(9.0));
+}
+
+#[test]
 fn failing_refuses_the_new_and_finishes_the_old() {
     let mut server = slot_server(1, 1.0, None);
     arrive(&mut server, Time::ZERO, 1).unwrap();

@@ -19,7 +19,7 @@ fn job() -> impl Strategy<Value = Op> {
         1..500_u32,
         1..100_u32,
         any::<bool>(),
-        prop::option::of(0..5_000_u64),
+        prop::option::of(prop_oneof![Just(0), 0..5_000_u64]),
     )
         .prop_map(|(prompt, output, stream, service)| {
             Op::Arrive(Job {

@@ -3,6 +3,7 @@
 
 mod batching;
 mod control;
+mod fleet_file;
 mod invariants;
 mod queueing;
 mod reference;

@@ -1,0 +1,216 @@
+//! Where each policy sends requests.
+//!
+//! Counts are exact where the policy is, and bounded with stated odds where it
+//! draws at random. What a policy has learned is read from where it sends
+//! requests that are held, so that nothing depends on how fast the machine is.
+
+use std::time::Duration;
+
+use lab::gateway::Balancing;
+use serde_json::{Value, json};
+
+use crate::support::SOON;
+use crate::support::fleet::{Fleet, one_pool, paceline};
+use crate::support::upstream::Behaviour;
+
+/// With how many workers each policy is tried.
+const WORKERS: [u32; 2] = [1, 2];
+
+/// Sends so many requests, from each worker in turn.
+async fn send_in_turn(fleet: &Fleet, count: usize) {
+    let mut connections = fleet.connect_to_each_worker().await;
+    let workers = connections.len();
+    for request in 0..count {
+        assert_eq!(connections[request % workers].get().await.status, 200);
+    }
+}
+
+/// How many of the next requests each upstream holds.
+async fn hold_and_count(fleet: &mut Fleet, count: usize) -> Vec<usize> {
+    let before = fleet.counts();
+    fleet.set(Behaviour::Hold);
+    let _held = fleet.hold(count).await;
+    fleet
+        .counts()
+        .iter()
+        .zip(before)
+        .map(|(now, before)| now - before)
+        .collect()
+}
+
+#[tokio::test]
+async fn round_robin_takes_turns() {
+    for workers in WORKERS {
+        let mut config = one_pool(3, "round_robin");
+        config["upstreams"][0]["weight"] = json!(7);
+        let fleet = Fleet::start_on(workers, 3, Behaviour::OK, &config).await;
+        let mut connection = fleet.connect().await;
+        let mut order = Vec::new();
+        for _ in 0..9 {
+            order.push(connection.get().await.served_by().to_owned());
+        }
+        assert_eq!(order[..3], order[3..6]);
+        assert_eq!(order[..3], order[6..]);
+        send_in_turn(&fleet, 21).await;
+        assert_eq!(fleet.counts(), [10, 10, 10], "weights aside");
+    }
+}
+
+#[tokio::test]
+async fn weighted_round_robin_follows_the_weights() {
+    for workers in WORKERS {
+        let mut config = one_pool(3, "weighted_round_robin");
+        config["upstreams"][0]["weight"] = json!(5);
+        let fleet = Fleet::start_on(workers, 3, Behaviour::OK, &config).await;
+        send_in_turn(&fleet, 70).await;
+        assert_eq!(fleet.counts(), [50, 10, 10]);
+    }
+}
+
+#[tokio::test]
+async fn random_picks_all_alike() {
+    for workers in WORKERS {
+        let fleet = Fleet::start_on(workers, 3, Behaviour::OK, &one_pool(3, "random")).await;
+        send_in_turn(&fleet, 600).await;
+        // Binomial, mean 200, deviation 11.5: outside of the bounds with
+        // probability 2e-7 for each.
+        for count in fleet.counts() {
+            assert!((140..=260).contains(&count), "{:?}", fleet.counts());
+        }
+    }
+}
+
+#[tokio::test]
+async fn least_request_evens_out_what_is_in_flight() {
+    for workers in WORKERS {
+        let config = one_pool(3, "least_request");
+        let mut fleet = Fleet::start_on(workers, 3, Behaviour::Hold, &config).await;
+        let held = fleet.hold(9).await;
+        assert_eq!(fleet.counts(), [3, 3, 3]);
+        let (at_b, _others): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|held| held.upstream() == "b");
+        at_b.into_iter().for_each(|held| held.arrival.answer(200));
+        fleet.expect_in_flight(6, SOON).await;
+        assert_eq!(hold_and_count(&mut fleet, 3).await, [0, 3, 0]);
+    }
+}
+
+#[tokio::test]
+async fn least_request_fills_by_weight() {
+    let mut config = one_pool(2, "least_request");
+    config["upstreams"][0]["weight"] = json!(3);
+    let mut fleet = Fleet::start(2, Behaviour::Hold, &config).await;
+    assert_eq!(hold_and_count(&mut fleet, 8).await, [6, 2]);
+}
+
+#[tokio::test]
+async fn least_request_with_choices_avoids_the_busiest() {
+    let policy = json!({ "name": "least_request", "choice_count": 2 });
+    let mut fleet = Fleet::start(2, Behaviour::Hold, &one_pool(2, policy)).await;
+    // Two of two are always both looked at, unless draws may repeat.
+    let counts = hold_and_count(&mut fleet, 20).await;
+    assert!(counts[0].abs_diff(counts[1]) <= 2, "{counts:?}");
+}
+
+/// Upstream `a` answers at once and the others after a while.
+async fn with_one_fast(workers: u32, config: &Value) -> Fleet {
+    let fleet = Fleet::start_on(workers, 3, Behaviour::OK, config).await;
+    for slow in &fleet.upstreams[1..] {
+        slow.set(Behaviour::after(Duration::from_millis(300)));
+    }
+    fleet
+}
+
+#[tokio::test]
+async fn policies_by_latency_prefer_the_fast() {
+    for policy in ["least_response_time", "peak_ewma"] {
+        for workers in WORKERS {
+            // Three of three are compared, or chance would have a say.
+            let policy = match policy {
+                "peak_ewma" => json!({ "name": policy, "choice_count": 100 }),
+                _ => json!(policy),
+            };
+            let fleet = with_one_fast(workers, &one_pool(3, policy.clone())).await;
+            // Each of the slow ones is tried once or twice before it is known.
+            send_in_turn(&fleet, 40).await;
+            let counts = fleet.counts();
+            assert!(counts[0] >= 30, "{policy} on {workers} workers: {counts:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn shortest_expected_delay_fills_in_proportion_to_speed() {
+    for workers in WORKERS {
+        let policy = json!({ "name": "shortest_expected_delay", "exploration": 0 });
+        let mut fleet = Fleet::start_on(workers, 2, Behaviour::OK, &one_pool(2, policy)).await;
+        fleet.upstreams[0].set(Behaviour::Serve {
+            each: Duration::from_millis(5),
+        });
+        fleet.upstreams[1].set(Behaviour::Serve {
+            each: Duration::from_millis(20),
+        });
+        fleet.load(4, 60).await;
+        // Four times slower: ten requests that wait in line are done soonest 8
+        // to 2. What a fast server's timer adds to its 5 ms makes it 7 to 3.
+        let counts = hold_and_count(&mut fleet, 10).await;
+        assert!(
+            (7..=9).contains(&counts[0]),
+            "{workers} workers: {counts:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn shortest_expected_delay_treats_equals_alike() {
+    for workers in WORKERS {
+        let config = one_pool(4, "shortest_expected_delay");
+        let each = Duration::from_millis(5);
+        let mut fleet = Fleet::start_on(workers, 4, Behaviour::Serve { each }, &config).await;
+        fleet.load(6, 40).await;
+        let counts = hold_and_count(&mut fleet, 12).await;
+        assert!(
+            counts.iter().all(|count| (2..=4).contains(count)),
+            "{counts:?}"
+        );
+    }
+}
+
+/// How many of 160 requests fail, where one of four servers answers 503 at once
+/// and the others take a while.
+async fn failures(balancing: Balancing) -> usize {
+    let behaviour = Behaviour::after(Duration::from_millis(20));
+    let fleet = Fleet::start_with(4, behaviour, balancing, |_| {}).await;
+    fleet.upstreams[0].set(Behaviour::failing(503));
+    let statuses = fleet.load(4, 40).await;
+    statuses.iter().filter(|status| **status != 200).count()
+}
+
+#[tokio::test]
+async fn errors_never_look_fast() {
+    let envoys = failures(Balancing::LeastRequestFullScan).await;
+    assert!(
+        envoys >= 40,
+        "a server that fails at once draws more than its share: {envoys}"
+    );
+    let policy = "shortest_expected_delay";
+    let failed = failures(paceline(&one_pool(4, policy))).await;
+    assert!(
+        failed * 4 <= envoys,
+        "{policy}: {failed} failed, and {envoys} without the filter"
+    );
+    assert!(failed <= 40, "{policy}: {failed} of 160 failed");
+}
+
+#[tokio::test]
+async fn an_upstream_that_asks_for_time_gets_it() {
+    let fleet = Fleet::start(2, Behaviour::OK, &one_pool(2, "shortest_expected_delay")).await;
+    fleet.upstreams[0].set(Behaviour::Answer {
+        status: 429,
+        after: Duration::ZERO,
+        retry_after: Some(3600),
+    });
+    let statuses = fleet.load(1, 60).await;
+    let rejected = statuses.iter().filter(|status| **status == 429).count();
+    assert!((1..=3).contains(&rejected), "{rejected} of 60 rejected");
+}

@@ -1,0 +1,264 @@
+//! A model server that does what the test tells it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::channel::{Channel, Sender};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderValue;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use super::soon;
+
+/// What a server does with the next requests.
+#[derive(Debug, Clone)]
+pub(crate) enum Behaviour {
+    /// Answers after a while.
+    Answer {
+        status: u16,
+        after: Duration,
+        retry_after: Option<u32>,
+    },
+    /// Answers one request after the other, each after a while of its own.
+    Serve { each: Duration },
+    /// Gives each request to the test, which decides.
+    Hold,
+}
+
+impl Behaviour {
+    /// `200 OK` at once.
+    pub(crate) const OK: Self = Self::after(Duration::ZERO);
+
+    /// `200 OK` after a while.
+    pub(crate) const fn after(after: Duration) -> Self {
+        Self::Answer {
+            status: 200,
+            after,
+            retry_after: None,
+        }
+    }
+
+    /// An error at once.
+    pub(crate) const fn failing(status: u16) -> Self {
+        Self::Answer {
+            status,
+            after: Duration::ZERO,
+            retry_after: None,
+        }
+    }
+}
+
+/// A server on a port of its own. Dropping it closes all its connections.
+pub(crate) struct Upstream {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    shared: Arc<Shared>,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+    accepting: AbortHandle,
+}
+
+struct Shared {
+    name: String,
+    behaviour: Mutex<Behaviour>,
+    seen: Mutex<Vec<HeaderMap>>,
+    held: mpsc::UnboundedSender<Arrival>,
+    turn: tokio::sync::Mutex<()>,
+    connections: Mutex<Vec<AbortHandle>>,
+}
+
+/// A request that waits for the test.
+pub(crate) struct Arrival {
+    /// The name of the upstream that holds it.
+    pub(crate) upstream: String,
+    pub(crate) body: Incoming,
+    reply: oneshot::Sender<Option<Response<ReplyBody>>>,
+}
+
+/// Data and errors are the test's; an error cuts the connection.
+type ReplyBody = http_body_util::Either<Full<Bytes>, Channel<Bytes, Cut>>;
+
+/// Why a body ends early.
+#[derive(Debug)]
+pub(crate) struct Cut;
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cut by the test")
+    }
+}
+
+impl std::error::Error for Cut {}
+
+impl From<Infallible> for Cut {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl Upstream {
+    pub(crate) async fn start(name: &str, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (held, arrivals) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            behaviour: Mutex::new(behaviour),
+            seen: Mutex::default(),
+            held,
+            turn: tokio::sync::Mutex::default(),
+            connections: Mutex::default(),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
+        Self {
+            name: name.to_owned(),
+            address,
+            shared,
+            arrivals,
+            accepting,
+        }
+    }
+
+    /// Applies to requests that arrive from now on.
+    pub(crate) fn set(&self, behaviour: Behaviour) {
+        *self.shared.behaviour.lock().unwrap() = behaviour;
+    }
+
+    /// The headers of every request that has come, in order.
+    pub(crate) fn seen(&self) -> Vec<HeaderMap> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// How many requests have come.
+    pub(crate) fn count(&self) -> usize {
+        self.shared.seen.lock().unwrap().len()
+    }
+
+    /// A held request, if there is one now.
+    pub(crate) fn try_arrival(&mut self) -> Option<Arrival> {
+        self.arrivals.try_recv().ok()
+    }
+
+    /// Stops listening and cuts every connection.
+    pub(crate) fn stop(&self) {
+        self.accepting.abort();
+        for connection in self.shared.connections.lock().unwrap().drain(..) {
+            connection.abort();
+        }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Arrival {
+    /// Answers in full.
+    pub(crate) fn answer(self, status: u16) {
+        let body = ReplyBody::Left(Full::from("answered\n"));
+        // Fails where the request has been given up, and then nobody minds.
+        let _ = self.reply.send(Some(response(status, body)));
+    }
+
+    /// Sends `200 OK`; the body is the test's to send and to end.
+    pub(crate) fn begin_answer(self) -> Sender<Bytes, Cut> {
+        let (sender, body) = Channel::new(8);
+        let _ = self.reply.send(Some(response(200, ReplyBody::Right(body))));
+        sender
+    }
+
+    /// Cuts the connection without an answer.
+    pub(crate) fn reset(self) {
+        let _ = self.reply.send(None);
+    }
+
+    /// Waits until the other side has given the request up.
+    pub(crate) async fn given_up(&mut self) {
+        soon("the request to be given up", self.reply.closed()).await;
+    }
+
+    /// Reads the next piece of the request's body.
+    pub(crate) async fn next_piece(&mut self) -> Bytes {
+        let frame = soon("a piece of the request's body", self.body.frame()).await;
+        frame.unwrap().unwrap().into_data().unwrap()
+    }
+}
+
+fn response(status: u16, body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let serving = tokio::spawn(serve(stream, Arc::clone(&shared)));
+        shared
+            .connections
+            .lock()
+            .unwrap()
+            .push(serving.abort_handle());
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    let service = service_fn(|request| handle(request, Arc::clone(&shared)));
+    // Ends with an error whenever a test cuts a connection.
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+async fn handle(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+) -> Result<Response<ReplyBody>, Cut> {
+    shared.seen.lock().unwrap().push(request.headers().clone());
+    let behaviour = shared.behaviour.lock().unwrap().clone();
+    let mut answer = match behaviour {
+        Behaviour::Answer {
+            status,
+            after,
+            retry_after,
+        } => {
+            request.into_body().collect().await.map_err(|_| Cut)?;
+            tokio::time::sleep(after).await;
+            let mut answer = response(status, ReplyBody::Left(Full::from("answered\n")));
+            if let Some(seconds) = retry_after {
+                answer.headers_mut().insert("retry-after", seconds.into());
+            }
+            answer
+        }
+        Behaviour::Serve { each } => {
+            request.into_body().collect().await.map_err(|_| Cut)?;
+            let _turn = shared.turn.lock().await;
+            tokio::time::sleep(each).await;
+            response(200, ReplyBody::Left(Full::from("answered\n")))
+        }
+        Behaviour::Hold => {
+            let (reply, answer) = oneshot::channel();
+            shared
+                .held
+                .send(Arrival {
+                    upstream: shared.name.clone(),
+                    body: request.into_body(),
+                    reply,
+                })
+                .map_err(|_| Cut)?;
+            answer.await.map_err(|_| Cut)?.ok_or(Cut)?
+        }
+    };
+    let name = HeaderValue::from_str(&shared.name).unwrap();
+    answer.headers_mut().insert("x-served-by", name);
+    Ok(answer)
+}

@@ -1,0 +1,144 @@
+//! Two workers write the shared record at the same moment.
+
+use crate::fleet::{
+    GET, Response, TWO, in_flight, pass_throughs, picked, respond, serve, total_in_flight,
+};
+use crate::host::{CallTable, Process, Root, Status, Stream, Vm, Which};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+const RETRIES: &str = "paceline_transaction_retries_total";
+const STATE_ERRORS: &str = "paceline_state_errors_total";
+const WRITE: &str = "proxy_set_shared_data";
+
+/// Opens a stream, and says where it was sent.
+fn open(root: &Root) -> (Stream, String) {
+    let stream = root.request(GET).unwrap();
+    let upstream = picked(&stream).expect("routed");
+    (stream, upstream)
+}
+
+/// What the gauges must say of streams that were sent to these upstreams.
+fn counts(process: &Process, upstreams: &[&str]) -> BTreeMap<String, u64> {
+    let mut counts: BTreeMap<String, u64> =
+        in_flight(process).into_keys().map(|u| (u, 0)).collect();
+    for upstream in upstreams {
+        *counts.entry((*upstream).into()).or_default() += 1;
+    }
+    counts
+}
+
+/// `rival` opens a stream just before the n-th write of `victim`.
+fn get_in_between(
+    victim: &Root,
+    write: usize,
+    rival: Root,
+) -> Rc<RefCell<Option<(Stream, String)>>> {
+    let opened = Rc::new(RefCell::new(None));
+    let slot = Rc::clone(&opened);
+    let action = move || *slot.borrow_mut() = Some(open(&rival));
+    victim.vm.interrupt(Which::Nth(WRITE, write), action);
+    opened
+}
+
+#[test]
+fn a_write_between_read_and_write_is_retried_and_counted() {
+    // The two transactions of a request: its pick and its release.
+    for write in 0..2 {
+        let process = Process::new();
+        let [victim, rival] = [(); 2].map(|()| Vm::start(&process, TWO).unwrap());
+        for root in [&victim, &rival] {
+            serve(&process, root).unwrap();
+        }
+        let theirs = get_in_between(&victim, write, rival);
+        let (mine, my_upstream) = open(&victim);
+        if write == 0 {
+            let upstream = theirs.borrow().as_ref().expect("opened").1.clone();
+            assert_eq!(
+                in_flight(&process),
+                counts(&process, &[&my_upstream, &upstream])
+            );
+        }
+        respond(&process, &mine, &Response::OK).unwrap();
+        mine.end().unwrap();
+        let (stream, upstream) = theirs.take().expect("the rival got in between");
+        assert_eq!(
+            in_flight(&process),
+            counts(&process, &[&upstream]),
+            "write {write}"
+        );
+        assert_eq!(process.counter(RETRIES), 1, "write {write}");
+        stream.end().unwrap();
+        assert_eq!(total_in_flight(&process), 0, "write {write}");
+        assert_eq!(pass_throughs(&process), BTreeMap::new());
+    }
+}
+
+#[test]
+fn a_record_that_another_creates_at_the_same_moment_is_not_overwritten() {
+    let process = Process::new();
+    let [victim, rival] = [(); 2].map(|()| Vm::start(&process, TWO).unwrap());
+    let theirs = get_in_between(&victim, 0, rival);
+    let (mine, my_upstream) = open(&victim);
+    let (other, upstream) = theirs.take().expect("the rival got in between");
+    victim.tick().unwrap();
+    assert_eq!(
+        in_flight(&process),
+        counts(&process, &[&my_upstream, &upstream])
+    );
+    mine.end().unwrap();
+    other.end().unwrap();
+    assert_eq!(total_in_flight(&process), 0);
+}
+
+#[test]
+fn retries_are_counted_one_by_one() {
+    for conflicts in 1..=8 {
+        let process = Process::new();
+        let root = Vm::start(&process, TWO).unwrap();
+        serve(&process, &root).unwrap();
+        root.vm.fail(Which::Nth(WRITE, 0), Status::CasMismatch);
+        for write in 1..conflicts {
+            root.vm.fail(Which::Nth(WRITE, write), Status::CasMismatch);
+        }
+        let (stream, _) = open(&root);
+        assert_eq!(process.counter(RETRIES), conflicts as u64);
+        stream.end().unwrap();
+    }
+}
+
+#[test]
+fn contention_without_end_leaves_a_request_to_envoy_and_is_counted() {
+    let process = Process::new();
+    let root = Vm::start(&process, TWO).unwrap();
+    serve(&process, &root).unwrap();
+    root.vm.fail(Which::Every(WRITE), Status::CasMismatch);
+    root.vm.take_calls();
+    let stream = root.request(GET).unwrap();
+    let writes = CallTable::new(&root.vm.take_calls()).calls_of(WRITE);
+    assert!((2..=64).contains(&writes), "tried {writes} times");
+    assert_eq!(picked(&stream), None);
+    assert_eq!(pass_throughs(&process), [("contention".into(), 1)].into());
+    stream.end().unwrap();
+    root.vm.clear_plans();
+    assert!(serve(&process, &root).unwrap().is_some());
+    assert_eq!(total_in_flight(&process), 0);
+}
+
+#[test]
+fn contention_without_end_at_a_release_is_made_good_by_the_next_tick() {
+    let process = Process::new();
+    let [root, other] = [(); 2].map(|()| Vm::start(&process, TWO).unwrap());
+    let streams = [(); 4].map(|()| root.request(GET).unwrap());
+    root.vm.fail(Which::Every(WRITE), Status::CasMismatch);
+    for stream in streams {
+        stream.end().unwrap();
+    }
+    assert_eq!(process.counter(STATE_ERRORS), 4);
+    root.vm.clear_plans();
+    root.tick().unwrap();
+    assert_eq!(total_in_flight(&process), 0);
+    assert!(serve(&process, &other).unwrap().is_some());
+    assert_eq!(total_in_flight(&process), 0);
+}

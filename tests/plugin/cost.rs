@@ -1,0 +1,105 @@
+//! What a request costs in host calls: each is about a microsecond of Envoy's
+//! time, so they are counted, and a new one has to be argued for.
+
+use crate::fleet::{GET, Response, config, respond};
+use crate::host::{CallTable, Process, Root, Stream, Vm};
+
+/// Most host calls in a request's whole life, and most bytes copied across the
+/// VM's boundary, with eight upstreams and the default policy.
+const MAX_CALLS: usize = 18;
+const MAX_BYTES: usize = 3584;
+
+/// A worker that has found its feet: lane claimed, metrics of all upstreams defined.
+fn warm(process: &Process, configuration: &str) -> Root {
+    let root = Vm::start(process, configuration).unwrap();
+    for _ in 0..100 {
+        life(process, &root);
+    }
+    root.tick().unwrap();
+    root.vm.take_calls();
+    root
+}
+
+fn life(process: &Process, root: &Root) {
+    let stream = root.request(GET).unwrap();
+    respond(process, &stream, &Response::OK).unwrap();
+    Stream::end(stream).unwrap();
+}
+
+#[test]
+fn a_request_makes_few_host_calls() {
+    let process = Process::new();
+    let root = warm(&process, &config(8, "shortest_expected_delay"));
+    life(&process, &root);
+    let table = CallTable::new(&root.vm.take_calls());
+    println!("host calls of one request, 8 upstreams:\n{table}\n");
+    assert!(
+        table.calls() <= MAX_CALLS,
+        "more than {MAX_CALLS} host calls:\n{table}"
+    );
+    assert!(
+        table.bytes() <= MAX_BYTES,
+        "more than {MAX_BYTES} bytes:\n{table}"
+    );
+    for (function, at_most) in [("proxy_get_shared_data", 2), ("proxy_set_shared_data", 2)] {
+        let calls = table.calls_of(function);
+        assert!(calls <= at_most, "{calls} calls of {function}:\n{table}");
+    }
+}
+
+#[test]
+fn other_workers_cost_a_request_no_further_calls_and_few_bytes() {
+    let cost = |workers: usize| {
+        let process = Process::new();
+        let configuration = config(8, "shortest_expected_delay");
+        let roots: Vec<Root> = (0..workers)
+            .map(|_| warm(&process, &configuration))
+            .collect();
+        roots[0].vm.take_calls();
+        life(&process, &roots[0]);
+        CallTable::new(&roots[0].vm.take_calls())
+    };
+    let (alone, among) = (cost(1), cost(9));
+    assert_eq!(
+        among.calls(),
+        alone.calls(),
+        "alone:\n{alone}\namong nine:\n{among}"
+    );
+    // Eight lanes of eight counts, read and written by two transactions.
+    let most = 8 * (8 * 4 + 32) * 4;
+    let more = among.bytes() - alone.bytes();
+    assert!(
+        more <= most,
+        "{more} bytes more, at most {most}:\n{alone}\n{among}"
+    );
+}
+
+#[test]
+fn metrics_are_defined_once_for_each_vm() {
+    let process = Process::new();
+    let root = warm(&process, &config(8, "round_robin"));
+    let ten_turns = || {
+        for _ in 0..80 {
+            life(&process, &root);
+        }
+        root.tick().unwrap();
+        root.vm.metric_definitions()
+    };
+    let defined = ten_turns();
+    assert_eq!(ten_turns(), defined);
+}
+
+#[test]
+fn a_vm_does_not_grow_with_the_requests_it_has_seen() {
+    let process = Process::new();
+    let root = warm(&process, &config(8, "shortest_expected_delay"));
+    for _ in 0..200 {
+        life(&process, &root);
+    }
+    let before = root.vm.memory_size();
+    for _ in 0..2_000 {
+        life(&process, &root);
+    }
+    let after = root.vm.memory_size();
+    assert_eq!(after, before, "bytes of VM memory, 2000 requests later");
+}

@@ -1,0 +1,126 @@
+//! What the metrics say of a request when it is over.
+
+use crate::fleet::{GET, Response, TWO, picked, respond, total_in_flight};
+use crate::host::{Process, Property, Root, Stream, Vm};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Requests by outcome, over all upstreams.
+fn outcomes(process: &Process) -> BTreeMap<String, u64> {
+    let mut outcomes = BTreeMap::new();
+    for (name, count) in process.counters("paceline_outcomes_total;") {
+        let outcome = name.rsplit_once(";outcome=").expect("labelled").1;
+        *outcomes.entry(outcome.into()).or_default() += count;
+    }
+    outcomes.retain(|_, count| *count > 0);
+    outcomes
+}
+
+/// Sends a request, lets `end` bring it to its end, and checks what is counted.
+fn ends_as(outcome: &str, end: impl FnOnce(&Process, &Stream)) {
+    let process = Process::new();
+    let root: Root = Vm::start(&process, TWO).unwrap();
+    let stream = root.request(GET).unwrap();
+    end(&process, &stream);
+    stream.end().unwrap();
+    assert_eq!(outcomes(&process), [(outcome.into(), 1)].into());
+    assert_eq!(total_in_flight(&process), 0, "{outcome}");
+}
+
+fn answered(status: u16) -> Response {
+    Response {
+        status,
+        ..Response::OK
+    }
+}
+
+#[test]
+fn a_status_says_whose_fault_it_was() {
+    let cases = [
+        (200, "success"),
+        (302, "success"),
+        (404, "client_error"),
+        (429, "rejected"),
+        (500, "upstream_error"),
+        (503, "upstream_error"),
+    ];
+    for (status, outcome) in cases {
+        ends_as(outcome, |process, stream| {
+            respond(process, stream, &answered(status)).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_second_attempt_means_that_the_first_failed_whatever_the_status() {
+    let response = Response {
+        attempts: 2,
+        ..Response::OK
+    };
+    ends_as("retried", |process, stream| {
+        respond(process, stream, &response).unwrap();
+    });
+}
+
+#[test]
+fn a_client_that_leaves_before_the_answer_is_no_fault_of_the_upstream() {
+    const DOWNSTREAM_CLOSED: i64 = 1 << 14;
+    ends_as("client_abort", |_, stream| {
+        stream.set_property(&["response", "flags"], Property::int(DOWNSTREAM_CLOSED));
+        let attempts = ["upstream", "request_attempt_count"];
+        stream.set_property(&attempts, Property::int(1));
+    });
+}
+
+#[test]
+fn an_upstream_that_does_not_answer_in_time_is_to_blame() {
+    const UPSTREAM_TIMEOUT: i64 = 1 << 2;
+    ends_as("timeout", |_, stream| {
+        stream.set_property(&["response", "code"], Property::int(504));
+        stream.set_property(&["response", "flags"], Property::int(UPSTREAM_TIMEOUT));
+        let attempts = ["upstream", "request_attempt_count"];
+        stream.set_property(&attempts, Property::int(1));
+    });
+}
+
+#[test]
+fn an_answer_of_the_proxy_itself_is_nobodys() {
+    ends_as("local_reply", |_, stream| {
+        stream.set_property(&["response", "code"], Property::int(403));
+        stream.set_property(&["response", "flags"], Property::int(0));
+    });
+}
+
+#[test]
+fn latencies_are_measured_on_the_monotonic_clock() {
+    let process = Process::new();
+    let root = Vm::start(&process, TWO).unwrap();
+    let stream = root.request(GET).unwrap();
+    let upstream = picked(&stream).expect("routed");
+    let response = Response {
+        latency: Duration::from_millis(80),
+        ..Response::OK
+    };
+    respond(&process, &stream, &response).unwrap();
+    stream.end().unwrap();
+    let named =
+        |metric: &str| format!("paceline_{metric}_milliseconds;pool=default;upstream={upstream}");
+    let histograms = process.histograms("paceline_");
+    assert_eq!(histograms[&named("first_byte")], [40]);
+    assert_eq!(histograms[&named("latency")], [80]);
+}
+
+#[test]
+fn every_request_is_counted_once_where_it_was_picked_and_once_where_it_ended() {
+    let process = Process::new();
+    let root = Vm::start(&process, TWO).unwrap();
+    let statuses = [200, 404, 503, 200, 429, 200];
+    for status in statuses {
+        let stream = root.request(GET).unwrap();
+        respond(&process, &stream, &answered(status)).unwrap();
+        stream.end().unwrap();
+    }
+    let requests = statuses.len() as u64;
+    assert_eq!(crate::fleet::picks(&process), requests);
+    assert_eq!(outcomes(&process).values().sum::<u64>(), requests);
+}
