@@ -55,7 +55,12 @@ fn assert_near(measured: f64, expected: f64, tolerance: f64) {
 
 #[test]
 fn the_formulas_are_those_of_the_textbooks() {
-    for (k, rho, expected) in [(4, 0.7, 1.36), (4, 0.9, 2.97), (20, 0.7, 1.02), (20, 0.9, 1.28)] {
+    for (k, rho, expected) in [
+        (4, 0.7, 1.36),
+        (4, 0.9, 2.97),
+        (20, 0.7, 1.02),
+        (20, 0.9, 1.28),
+    ] {
         assert_near(erlang(k, rho), expected, 0.005);
     }
     assert_near(erlang(1, 0.7), 1.0 / 0.3, 1e-9);
@@ -65,33 +70,73 @@ fn the_formulas_are_those_of_the_textbooks() {
 
 #[test]
 fn one_server_is_m_m_1() {
-    assert_near(response("bound:central_queue", 1, 0.7, 600_000, 2), erlang(1, 0.7), 0.015);
+    assert_near(
+        response("bound:central_queue", 1, 0.7, 600_000, 2),
+        erlang(1, 0.7),
+        0.015,
+    );
     // Whoever picks, there is nothing to choose.
-    assert_near(response("shortest_expected_delay", 1, 0.5, 200_000, 1), erlang(1, 0.5), 0.015);
+    assert_near(
+        response("shortest_expected_delay", 1, 0.5, 200_000, 1),
+        erlang(1, 0.5),
+        0.015,
+    );
 }
 
 #[test]
 fn a_central_queue_is_m_m_k() {
-    assert_near(response("bound:central_queue", 4, 0.7, 500_000, 1), erlang(4, 0.7), 0.01);
-    assert_near(response("bound:central_queue", 20, 0.7, 200_000, 1), erlang(20, 0.7), 0.01);
-    assert_near(response("bound:central_queue", 20, 0.9, 600_000, 1), erlang(20, 0.9), 0.015);
-    assert_near(response("bound:central_queue", 4, 0.9, 800_000, 2), erlang(4, 0.9), 0.02);
+    assert_near(
+        response("bound:central_queue", 4, 0.7, 500_000, 1),
+        erlang(4, 0.7),
+        0.01,
+    );
+    assert_near(
+        response("bound:central_queue", 20, 0.7, 200_000, 1),
+        erlang(20, 0.7),
+        0.01,
+    );
+    assert_near(
+        response("bound:central_queue", 20, 0.9, 600_000, 1),
+        erlang(20, 0.9),
+        0.015,
+    );
+    assert_near(
+        response("bound:central_queue", 4, 0.9, 800_000, 2),
+        erlang(4, 0.9),
+        0.02,
+    );
 }
 
 #[test]
 fn random_choice_makes_queues_of_their_own() {
-    assert_near(response("envoy:random", 50, 0.7, 600_000, 1), erlang(1, 0.7), 0.02);
+    assert_near(
+        response("envoy:random", 50, 0.7, 600_000, 1),
+        erlang(1, 0.7),
+        0.02,
+    );
 }
 
 #[test]
 fn two_choices_reach_the_limit_of_many_servers() {
-    assert_near(response("envoy:least_request", 400, 0.7, 400_000, 1), choices(2.0, 0.7), 0.01);
-    assert_near(response("envoy:least_request", 400, 0.9, 800_000, 1), choices(2.0, 0.9), 0.02);
+    assert_near(
+        response("envoy:least_request", 400, 0.7, 400_000, 1),
+        choices(2.0, 0.7),
+        0.01,
+    );
+    assert_near(
+        response("envoy:least_request", 400, 0.9, 800_000, 1),
+        choices(2.0, 0.9),
+        0.02,
+    );
 }
 
 #[test]
 fn the_filters_two_choices_are_two_choices() {
     let policy = r#"{"name": "least_request", "choice_count": 2}"#;
     // Drawn without replacement from 60 servers: less than the limit of many, which draws with it, by 1 to 2 %.
-    assert_near(response(policy, 60, 0.7, 60_000, 1), choices(2.0, 0.7), 0.025);
+    assert_near(
+        response(policy, 60, 0.7, 60_000, 1),
+        choices(2.0, 0.7),
+        0.025,
+    );
 }

@@ -75,6 +75,9 @@ pub struct RunResult {
     pub preemptions: u64,
     /// What the policy counted.
     pub counters: Counters,
+    /// After the warm-up, in rising order.
+    #[serde(skip)]
+    latencies: Vec<f64>,
     #[serde(skip)]
     steady_sample: Sample,
     #[serde(skip)]
@@ -163,8 +166,12 @@ pub fn run_one(
         let latencies: Vec<Option<f64>> = endings.map(|it| it.latency()).collect();
         Sample::new(&latencies)
     };
+    let steady = counted(&run, scenario.warm_up).iter();
+    let mut latencies: Vec<f64> = steady.filter_map(|it| it.latency()).collect();
+    latencies.sort_by(f64::total_cmp);
     let result = RunResult {
         seed,
+        latencies,
         steady: Figures::of(&run, scenario.warm_up, goal),
         whole: Figures::of(&run, 0.0, goal),
         peak_outstanding: run.peak_outstanding.iter().copied().max().unwrap_or(0),
@@ -189,6 +196,16 @@ impl PolicyResult {
             whole: part(|run| &run.whole_sample, |run| run.whole),
             runs,
         }
+    }
+}
+
+impl PolicyResult {
+    /// The latencies of all runs after the warm-up, in rising order.
+    pub fn latencies(&self) -> Vec<f64> {
+        let runs = self.runs.iter().map(|run| run.latencies.as_slice());
+        let mut all: Vec<f64> = runs.flatten().copied().collect();
+        all.sort_by(f64::total_cmp);
+        all
     }
 }
 

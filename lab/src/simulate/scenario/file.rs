@@ -138,18 +138,26 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
 const MAX_GATEWAYS: usize = 1_000;
 const MAX_WORKERS: usize = 256;
 const MAX_SEEDS: usize = 1_000;
-const DEFAULT_REQUESTS: usize = 20_000;
-const DEFAULT_WARM_UP: f64 = 0.2;
-const DEFAULT_SEEDS: usize = 5;
+pub(super) const DEFAULT_REQUESTS: usize = 20_000;
+pub(super) const DEFAULT_WARM_UP: f64 = 0.2;
+pub(super) const DEFAULT_SEEDS: usize = 5;
 const MAX_SECONDS: f64 = 1e6;
 
-/// The policies that are compared where a scenario names none.
-const DEFAULT_POLICIES: [&str; 4] = [
+/// The policies that are compared where a scenario names none; the last is the filter's default.
+const DEFAULT_POLICIES: [&str; 9] = [
     "envoy:round_robin",
     "envoy:least_request",
     "envoy:least_request_full_scan",
+    "tower:peak_ewma",
+    "prequal:hcl",
+    "bound:own_delay",
+    "bound:added_delay",
+    "bound:pace_times_load",
     "paceline:shortest_expected_delay",
 ];
+
+/// And before those, where all servers are slot servers.
+const DEFAULT_SLOT_BOUNDS: [&str; 2] = ["bound:central_queue", "bound:clairvoyant"];
 
 impl ScenarioFile {
     pub(super) fn check(self, name: &str, directory: &Path) -> Result<Scenario, ScenarioError> {
@@ -176,11 +184,7 @@ impl ScenarioFile {
                 let allowed = "with clients it is requests that a run's length is given in";
                 return Err(refused("duration_seconds", seconds, allowed));
             }
-            (requests, None) => {
-                let requests = requests.unwrap_or(DEFAULT_REQUESTS);
-                within("requests", requests, 1, crate::workload::MAX_REQUESTS)?;
-                Length::Requests(requests)
-            }
+            (requests, None) => check_requests(requests.unwrap_or(DEFAULT_REQUESTS))?,
             (None, Some(seconds)) => Length::Seconds(
                 seconds_within("duration_seconds", Some(seconds), 0.001)?.unwrap_or_default(),
             ),
@@ -205,7 +209,7 @@ impl ScenarioFile {
             description: self.description,
             present,
             incidents,
-            policies: read_policies(self.policies)?,
+            policies: read_policies(self.policies, &fleet)?,
             abandonment: self.abandon.map(AbandonEntry::check).transpose()?,
             timeout: seconds_within("timeout_seconds", self.timeout_seconds, 0.001)?,
             goal: seconds_within("goal_seconds", self.goal_seconds, 0.0)?,
@@ -284,38 +288,50 @@ fn read_offered(
     clients: Option<OneOrMany<NonZeroUsize>>,
     workload: &Workload,
 ) -> Result<Offered, ScenarioError> {
-    match (load, rate, clients) {
-        (Some(OneOrMany(loads)), None, None) => {
-            for load in &loads {
-                if !(0.001..=100.0).contains(load) {
-                    let allowed = "0.001 to 100, a multiple of the fleet's capacity";
-                    return Err(refused("load", load, allowed));
-                }
-            }
-            Ok(Offered::Load(loads))
+    let offered = match (load, rate, clients) {
+        (Some(OneOrMany(loads)), None, None) => Offered::Load(loads),
+        (None, Some(OneOrMany(rates)), None) => Offered::Rate(rates),
+        (None, None, Some(OneOrMany(clients))) => Offered::Clients(clients),
+        (None, None, None) if workload.is_recorded() => Offered::Recorded,
+        (None, None, None) => {
+            let allowed =
+                "one of load, rate and clients; only recorded arrivals have a rate of their own";
+            return Err(refused("load", "nothing", allowed));
         }
-        (None, Some(OneOrMany(rates)), None) => {
-            for rate in &rates {
-                if !(0.001..=1e6).contains(rate) {
-                    let allowed = "0.001 to 1000000 requests a second";
-                    return Err(refused("rate", rate, allowed));
-                }
-            }
-            Ok(Offered::Rate(rates))
+        _ => {
+            let value = "more than one of load, rate and clients";
+            return Err(refused("load", value, "one of them"));
         }
-        (None, None, Some(OneOrMany(clients))) => Ok(Offered::Clients(clients)),
-        (None, None, None) if workload.is_recorded() => Ok(Offered::Recorded),
-        (None, None, None) => Err(refused(
+    };
+    check_offered(&offered)?;
+    Ok(offered)
+}
+
+pub(super) fn check_offered(offered: &Offered) -> Result<(), ScenarioError> {
+    let (key, values, range, allowed) = match offered {
+        Offered::Load(loads) => (
             "load",
-            "nothing",
-            "one of load, rate and clients; only recorded arrivals have a rate of their own",
-        )),
-        _ => Err(refused(
-            "load",
-            "more than one of load, rate and clients",
-            "one of them",
-        )),
+            loads,
+            0.001..=100.0,
+            "0.001 to 100, a multiple of the fleet's capacity",
+        ),
+        Offered::Rate(rates) => (
+            "rate",
+            rates,
+            0.001..=1e6,
+            "0.001 to 1000000 requests a second",
+        ),
+        Offered::Recorded | Offered::Clients(_) => return Ok(()),
+    };
+    match values.iter().find(|value| !range.contains(*value)) {
+        Some(value) => Err(refused(key, value, allowed)),
+        None => Ok(()),
     }
+}
+
+pub(super) fn check_requests(requests: usize) -> Result<Length, ScenarioError> {
+    within("requests", requests, 1, crate::workload::MAX_REQUESTS)?;
+    Ok(Length::Requests(requests))
 }
 
 fn counts(
@@ -349,23 +365,41 @@ fn check_config(config: &Map<String, Value>) -> Result<(), ScenarioError> {
     }
 }
 
-fn read_policies(given: Option<Vec<Box<RawValue>>>) -> Result<Vec<Policy>, ScenarioError> {
+fn read_policies(
+    given: Option<Vec<Box<RawValue>>>,
+    fleet: &Fleet,
+) -> Result<Vec<Policy>, ScenarioError> {
     let Some(given) = given else {
-        let defaults = DEFAULT_POLICIES.iter().zip(0..);
-        return defaults
-            .map(|(name, index)| read_policy(name, index))
-            .collect();
+        return default_policies(fleet);
     };
     if given.is_empty() {
         return Err(refused("policies", "[]", "at least one"));
     }
-    let read = given.iter().zip(0..).map(|(json, index)| {
-        match serde_json::from_str::<String>(json.get()) {
+    let mut policies: Vec<Policy> = Vec::new();
+    for (json, index) in given.iter().zip(0..) {
+        let policy = match serde_json::from_str::<String>(json.get()) {
             Ok(name) => read_policy(&name, index),
             Err(_) => read_policy(json.get(), index),
+        }?;
+        policy
+            .check(fleet.servers())
+            .map_err(|error| at(&format!("policies[{index}]"), error))?;
+        if policies.contains(&policy) {
+            let path = format!("policies[{index}]");
+            return Err(refused(&path, &policy, "each policy once"));
         }
-    });
-    read.collect()
+        policies.push(policy);
+    }
+    Ok(policies)
+}
+
+pub(super) fn default_policies(fleet: &Fleet) -> Result<Vec<Policy>, ScenarioError> {
+    let all_slots = fleet.servers().iter().all(|it| it.kind.name() == "slots");
+    let bounds = DEFAULT_SLOT_BOUNDS.iter().filter(|_| all_slots);
+    let defaults = bounds.chain(&DEFAULT_POLICIES).zip(0..);
+    defaults
+        .map(|(name, index)| read_policy(name, index))
+        .collect()
 }
 
 fn read_policy(text: &str, index: usize) -> Result<Policy, ScenarioError> {

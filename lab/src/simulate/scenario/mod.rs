@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::engine::Incident;
 use super::policy::Policy;
+use crate::compare::CapacityError;
 use crate::json::{self, JsonError};
 use crate::model::{ControlError, Fleet};
 use crate::workload::{Workload, WorkloadError};
@@ -110,12 +111,51 @@ pub enum ScenarioError {
     /// Its workload cannot be made.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
+    /// The fleet can do none of its workload.
+    #[error(transparent)]
+    Capacity(#[from] CapacityError),
     /// An event tells a server what it cannot be.
     #[error(transparent)]
     Control(#[from] ControlError),
 }
 
 impl Scenario {
+    /// A scenario with defaults for all else: one gateway of one worker, nothing happens, five seeds.
+    ///
+    /// # Errors
+    /// A load or rate out of range.
+    pub fn new(fleet: Fleet, workload: Workload, offered: Offered) -> Result<Self, ScenarioError> {
+        file::check_offered(&offered)?;
+        Ok(Self {
+            name: "scenario".to_owned(),
+            description: format!("{} servers, {workload}", fleet.servers().len()),
+            length: Length::Requests(file::DEFAULT_REQUESTS),
+            gateways: vec![1],
+            workers: vec![1],
+            warm_up: file::DEFAULT_WARM_UP,
+            timeout: None,
+            goal: None,
+            abandonment: None,
+            present: vec![true; fleet.servers().len()],
+            incidents: Vec::new(),
+            policies: file::default_policies(&fleet)?,
+            seeds: file::DEFAULT_SEEDS,
+            config: Map::new(),
+            fleet,
+            workload,
+            offered,
+        })
+    }
+
+    /// Makes runs so many requests long.
+    ///
+    /// # Errors
+    /// If a run cannot be so long.
+    pub fn set_requests(&mut self, requests: usize) -> Result<(), ScenarioError> {
+        self.length = file::check_requests(requests)?;
+        Ok(())
+    }
+
     /// Reads the JSON form; files that it names are found from `directory`.
     ///
     /// # Errors

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use paceline::random::Rng;
 
 use super::{Length, Offered, Scenario, ScenarioError};
+use crate::compare::capacities;
 use crate::model::Time;
 use crate::simulate::call::Call;
-use crate::simulate::capacity::capacities;
 use crate::simulate::engine::Setup;
 use crate::workload::MAX_REQUESTS;
 
@@ -44,7 +44,7 @@ pub enum Offer {
 }
 
 pub(super) fn cases(scenario: &Scenario) -> Result<Vec<Case<'_>>, ScenarioError> {
-    let capacities = capacities(scenario.fleet.servers(), &scenario.workload)?;
+    let capacities = capacities(&scenario.fleet, &scenario.workload)?;
     let there = capacities.iter().zip(&scenario.present);
     let there = there.filter(|(_, present)| **present);
     let capacity: f64 = there.map(|(capacity, _)| capacity).sum();
