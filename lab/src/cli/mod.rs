@@ -3,6 +3,7 @@
 mod bench;
 mod compare;
 mod load;
+mod plan;
 mod progress;
 mod serve;
 mod signals;
@@ -24,6 +25,7 @@ enum Command {
     Bench(bench::Args),
     Compare(compare::Args),
     Load(load::Args),
+    Plan(plan::Args),
     Serve(serve::Args),
     Simulate(simulate::Args),
 }
@@ -38,6 +40,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Simulate(args) => simulate::run(&args),
     }

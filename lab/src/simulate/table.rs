@@ -7,6 +7,7 @@ use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
 use super::experiment::{CaseResult, Part, PolicyResult};
+use super::plan::Need;
 use super::statistics::Estimate;
 use crate::report::seconds;
 
@@ -95,7 +96,26 @@ pub fn overview(policy: &str, cases: &[(&str, &CaseResult)]) -> String {
     styled(builder.build())
 }
 
-pub(super) fn styled(mut table: Table) -> String {
+/// How many replicas each policy needs for a p99 of so many seconds.
+pub fn needs(goal: f64, needs: &[Need]) -> String {
+    let mut builder = Builder::default();
+    builder.push_record(["", "replicas", "p99", "p99 with\none less"]);
+    for need in needs {
+        let replicas = need.replicas.map(|replicas| replicas.to_string());
+        let less = need.p99_with_one_less.as_ref().map(time);
+        let cannot = need.replicas.map_or("", |_| "cannot keep up");
+        builder.push_record([
+            need.policy.clone(),
+            replicas.unwrap_or_else(|| format!("more than {}", need.tried)),
+            time(&need.p99),
+            less.unwrap_or_else(|| cannot.to_owned()),
+        ]);
+    }
+    let goal = seconds(goal);
+    format!("replicas for a p99 of {goal}\n{}", styled(builder.build()))
+}
+
+fn styled(mut table: Table) -> String {
     table
         .with(Style::sharp())
         .modify(Columns::new(1..), Alignment::right())

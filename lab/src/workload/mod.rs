@@ -142,6 +142,17 @@ impl Workload {
         self.arrivals == Arrivals::Recorded
     }
 
+    /// Requests per second of a trace that is replayed when it says; `None` of anything else, and of one that takes no time.
+    pub fn recorded_rate(&self) -> Option<f64> {
+        let Sizes::Trace(trace) = &self.sizes else {
+            return None;
+        };
+        let rows = trace.rows();
+        let span = rows.last()?.arrival.as_secs_f64();
+        let rate = (rows.len() - 1) as f64 / span;
+        Some(rate).filter(|rate| self.is_recorded() && rate.is_finite())
+    }
+
     /// Whether requests say how long a slot server works at them.
     pub fn has_service_times(&self) -> bool {
         matches!(
