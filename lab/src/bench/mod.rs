@@ -6,6 +6,7 @@
 
 mod answerer;
 mod closed_loop;
+mod goals;
 mod machine;
 mod overhead;
 mod page;
@@ -14,6 +15,7 @@ mod suite;
 
 pub use answerer::Answerer;
 pub use closed_loop::{DriveError, Driven, drive};
+pub use goals::{Missed, missed};
 pub use machine::describe_machine;
 pub use overhead::{BenchError, Case, Figures, Options, Row, measure};
 pub use page::{NoSuchPart, replace_part};

@@ -1,15 +1,17 @@
 //! `lab bench`.
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
 use lab::bench::{
-    Options, Row, Trial, describe_machine, render, replace_part, short_trials, trials,
+    Options, Row, Trial, describe_machine, missed, render, replace_part, short_trials, trials,
 };
 use lab::gateway::filter_module;
 use lab::report::latency_svg;
+use lab::simulate::{CaseResult, Scenario, overview, run_case};
 
 use super::compare::execute;
 use super::load::write;
@@ -42,6 +44,10 @@ pub(super) struct Args {
 /// on an idle machine; the short form runs on machines that are not.
 const SHORT_CPU_RATIO: f64 = 2.0;
 const CPU_RATIO: f64 = 1.35;
+/// The policy that the figures are about.
+const DEFAULT: &str = "paceline:shortest_expected_delay";
+/// Scenarios of the short form.
+const SHORT_SCENARIOS: [&str; 2] = ["unequal8", "equal8"];
 /// The filter's file may have so many bytes.
 const FILE_SIZE: u64 = 350_000;
 
@@ -59,6 +65,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         page.set(trial.name, &shown)?;
         broken.extend(failures);
     }
+    let (shown, failures) = simulate_scenarios(args.short)?;
+    page.set("simulated", &shown)?;
+    broken.extend(failures);
     let rows = measure_overhead(args)?;
     broken.extend(check_overhead(
         &rows,
@@ -144,6 +153,47 @@ fn compare(trial: &Trial, out: &Path) -> anyhow::Result<(String, Vec<String>)> {
         .iter()
         .flat_map(|bound| bound.broken_by(&comparison));
     Ok((shown, broken.collect()))
+}
+
+/// Runs the shipped scenarios, or in the short form a few of them; what to show, and which bounds are broken.
+fn simulate_scenarios(short: bool) -> anyhow::Result<(String, Vec<String>)> {
+    let names: Vec<&str> = if short {
+        SHORT_SCENARIOS.to_vec()
+    } else {
+        Scenario::shipped().collect()
+    };
+    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let mut results = Vec::new();
+    for name in names {
+        eprintln!("simulating {name}");
+        let mut scenario = Scenario::load(name).context(name.to_owned())?;
+        if short {
+            scenario.seeds = 2;
+        }
+        for case in scenario.cases()? {
+            let result = run_case(&case, &scenario.policies, scenario.seeds, threads)?;
+            results.push((name, result));
+        }
+    }
+    let cases: Vec<(&str, &CaseResult)> =
+        results.iter().map(|(name, case)| (*name, case)).collect();
+    let mut shown = format!("```text\n{}\n```\n", overview(DEFAULT, &cases));
+    let missed: Vec<String> = cases
+        .iter()
+        .flat_map(|(name, case)| missed(name, case, DEFAULT))
+        .map(|missed| missed.to_string())
+        .collect();
+    if missed.is_empty() {
+        shown.push_str("\nIn no case worse than 1.02 times full-scan least request over the whole run, neither in p99 nor in mean.\n");
+    } else {
+        shown.push_str("\nWorse than 1.02 times full-scan least request over the whole run:\n\n");
+        for line in &missed {
+            writeln!(shown, "- {line}")?;
+        }
+    }
+    println!("{shown}");
+    // The short form finds regressions in cases that are known to be good; the long one reports.
+    Ok((shown, if short { missed } else { Vec::new() }))
 }
 
 /// The page that figures go into, if one was asked for. It is written once, at the end: a run that fails leaves it as it was.

@@ -156,7 +156,7 @@ impl Oracle {
             Rule::OwnDelay => delay(there),
             Rule::AddedDelay => {
                 let others = there as f64;
-                let before = there.checked_sub(1).map_or(0.0, |others| delay(others));
+                let before = there.checked_sub(1).map_or(0.0, &delay);
                 (others + 1.0) * delay(there) - others * before
             }
             Rule::PaceTimesLoad => {
