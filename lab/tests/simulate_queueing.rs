@@ -2,6 +2,9 @@
 //!
 //! Runs are long and their seeds fixed; the bounds are some three standard errors of such a run.
 
+// Helpers of tests may panic as tests do.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use std::path::Path;
 
 use lab::simulate::{Policy, Scenario, run_one};
