@@ -8,4 +8,5 @@ pub mod load;
 pub mod model;
 pub mod report;
 pub mod serve;
+pub mod simulate;
 pub mod workload;

@@ -53,6 +53,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
     page.set("machine", &describe_machine())?;
     broken.extend(check_file_size()?);
+    let trials = if args.short { short_trials() } else { trials() };
+    for trial in trials? {
+        let (shown, failures) = compare(&trial, &args.out)?;
+        page.set(trial.name, &shown)?;
+        broken.extend(failures);
+    }
     let rows = measure_overhead(args)?;
     broken.extend(check_overhead(
         &rows,
@@ -63,13 +69,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         },
     ));
     page.set("overhead", &render(&rows))?;
-
-    let trials = if args.short { short_trials() } else { trials() };
-    for trial in trials? {
-        let (shown, failures) = compare(&trial, &args.out)?;
-        page.set(trial.name, &shown)?;
-        broken.extend(failures);
-    }
     page.save()?;
     if broken.is_empty() {
         println!("all bounds hold");

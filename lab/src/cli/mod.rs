@@ -4,9 +4,11 @@ mod bench;
 mod compare;
 mod load;
 mod overhead;
+mod plan;
 mod progress;
 mod serve;
 mod signals;
+mod simulate;
 mod up;
 mod workload;
 
@@ -26,7 +28,9 @@ enum Command {
     Compare(compare::Args),
     Load(load::Args),
     Overhead(overhead::Args),
+    Plan(plan::Args),
     Serve(serve::Args),
+    Simulate(simulate::Args),
     Up(up::Args),
 }
 
@@ -41,7 +45,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Command::Compare(args) => compare::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Overhead(args) => overhead::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Up(args) => up::run(&args),
     }
 }

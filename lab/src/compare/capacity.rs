@@ -41,6 +41,14 @@ pub enum CapacityError {
 /// # Errors
 /// See [`CapacityError`].
 pub fn capacity(fleet: &Fleet, workload: &Workload) -> Result<f64, CapacityError> {
+    Ok(capacities(fleet, workload)?.iter().sum())
+}
+
+/// The same, server by server; 0 for one that can serve none of it.
+///
+/// # Errors
+/// See [`CapacityError`].
+pub fn capacities(fleet: &Fleet, workload: &Workload) -> Result<Vec<f64>, CapacityError> {
     let batching = fleet
         .servers()
         .iter()
@@ -55,21 +63,36 @@ pub fn capacity(fleet: &Fleet, workload: &Workload) -> Result<f64, CapacityError
         .clone()
         .arriving(Arrivals::Poisson)?
         .requests(SAMPLE, Some(1.0), SEED)?;
-    let mut total = 0.0;
+    let mut known: Vec<(ServerSpec, Result<f64, Refusal>)> = Vec::new();
+    let mut capacities = Vec::with_capacity(fleet.servers().len());
     let mut last_refusal = None;
     for server in fleet.servers() {
-        match throughput(server, &sample) {
-            Ok(rate) => total += rate,
-            Err(refusal) => last_refusal = Some(refusal),
-        }
+        let alike = known.iter().find(|(spec, _)| is_alike(spec, server));
+        let throughput = match alike {
+            Some((_, throughput)) => *throughput,
+            None => {
+                let throughput = throughput(server, &sample);
+                known.push((server.clone(), throughput));
+                throughput
+            }
+        };
+        capacities.push(throughput.unwrap_or(0.0));
+        last_refusal = throughput.err().or(last_refusal);
     }
     match last_refusal {
-        Some(refusal) if total == 0.0 => Err(CapacityError::Refused {
-            workload: workload.to_string(),
-            refusal,
-        }),
-        _ => Ok(total),
+        Some(refusal) if capacities.iter().all(|rate| *rate == 0.0) => {
+            Err(CapacityError::Refused {
+                workload: workload.to_string(),
+                refusal,
+            })
+        }
+        _ => Ok(capacities),
     }
+}
+
+/// Whether two servers differ in nothing but what they are called.
+fn is_alike(a: &ServerSpec, b: &ServerSpec) -> bool {
+    a.kind == b.kind && a.speed == b.speed && a.max_waiting == b.max_waiting
 }
 
 /// Requests a second that a server completes while more of them wait: those between the first and the third quarter, so that neither

@@ -7,6 +7,6 @@ mod capacity;
 mod plan;
 mod policy;
 
-pub use capacity::{CapacityError, capacity};
+pub use capacity::{CapacityError, capacities, capacity};
 pub use plan::{CompareError, Observer, Plan, Prepared, Setting, Step};
 pub use policy::Policy;

@@ -140,6 +140,17 @@ impl Fleet {
         Self { servers }
     }
 
+    /// So many servers like this fleet's, one after the other and again from the first; their numbers come before their names.
+    pub fn repeated(&self, count: NonZeroUsize) -> Self {
+        let servers = self.servers.iter().cycle().zip(1..=count.get());
+        let numbered = |(server, number): (&ServerSpec, usize)| ServerSpec {
+            name: format!("{number}-{}", server.name),
+            port: None,
+            ..server.clone()
+        };
+        Self::new(servers.map(numbered).collect())
+    }
+
     /// Its servers; never none, no two of one name.
     pub fn servers(&self) -> &[ServerSpec] {
         &self.servers

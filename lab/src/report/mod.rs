@@ -14,7 +14,8 @@ mod table;
 mod tests;
 
 pub use comparison::{Comparison, Ratio, Series};
-pub use plot::{PlotError, latency_svg};
+pub use plot::{PlotError, distribution_svg, latency_svg};
 pub use run::{Quantile, RunReport, ScheduleDelay, Summary};
 pub use spread::Spread;
+pub(crate) use table::seconds;
 pub use table::{notes, table};

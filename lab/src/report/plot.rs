@@ -40,13 +40,23 @@ const COLOURS: [RGBColor; 7] = [
 /// # Errors
 /// If no series has a latency.
 pub fn latency_svg(title: &str, series: &[Series]) -> Result<String, PlotError> {
-    let mut curves = Vec::new();
-    for series in series {
-        let curve = Curve::of(series)?;
-        if !curve.points.is_empty() {
-            curves.push(curve);
-        }
-    }
+    let curves = series.iter().map(Curve::of_series);
+    curves_svg(title, curves.collect::<Result<_, _>>()?)
+}
+
+/// The same of distributions that are known exactly: names, and latencies in seconds in rising order.
+///
+/// # Errors
+/// If none has a latency.
+pub fn distribution_svg(title: &str, series: &[(&str, Vec<f64>)]) -> Result<String, PlotError> {
+    let curves = series
+        .iter()
+        .map(|(name, sorted)| Curve::of_sorted(name, sorted));
+    curves_svg(title, curves.collect())
+}
+
+fn curves_svg(title: &str, mut curves: Vec<Curve<'_>>) -> Result<String, PlotError> {
+    curves.retain(|curve| !curve.points.is_empty());
     let slowest = curves
         .iter()
         .flat_map(|curve| &curve.points)
@@ -66,8 +76,13 @@ struct Curve<'a> {
     points: Vec<(f64, f64)>,
 }
 
+/// The last quantile worth drawing: beyond the last few requests a curve is chance, not distribution.
+fn last_known(requests: usize) -> f64 {
+    (1.0 - 3.0 / requests as f64).min(NinesAxis::MAX)
+}
+
 impl<'a> Curve<'a> {
-    fn of(series: &'a Series) -> Result<Self, PlotError> {
+    fn of_series(series: &'a Series) -> Result<Self, PlotError> {
         let mut pooled: Option<Histogram<u64>> = None;
         for run in &series.runs {
             match &mut pooled {
@@ -76,18 +91,32 @@ impl<'a> Curve<'a> {
             }
         }
         let pooled = pooled.filter(|pooled| !pooled.is_empty());
-        // Beyond the last few requests a curve is chance, not distribution.
         let known = pooled
             .as_ref()
-            .map_or(0.0, |pooled| 1.0 - 3.0 / pooled.len() as f64);
+            .map_or(0.0, |pooled| last_known(pooled.len() as usize));
         let points = pooled.iter().flat_map(quantiles);
         Ok(Self {
             name: &series.name,
             points: points
-                .filter(|point| point.quantile <= known.min(NinesAxis::MAX))
+                .filter(|point| point.quantile <= known)
                 .map(|Quantile { quantile, seconds }| (quantile, seconds))
                 .collect(),
         })
+    }
+
+    /// A hundred points for each nine.
+    fn of_sorted(name: &'a str, sorted: &[f64]) -> Self {
+        let known = last_known(sorted.len());
+        let nines = (0..=300).map(|step| 1.0 - 10f64.powf(f64::from(step) / -100.0));
+        let points = nines.take_while(|quantile| *quantile <= known);
+        let at = |quantile: f64| {
+            let place = (quantile * sorted.len() as f64) as usize;
+            Some((quantile, *sorted.get(place)?))
+        };
+        Self {
+            name,
+            points: points.filter_map(at).collect(),
+        }
     }
 }
 

@@ -102,7 +102,7 @@ fn spread(figure: Spread, show: &dyn Fn(f64) -> String) -> String {
 }
 
 /// A time in the unit that suits it, to three digits.
-pub(super) fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     let (value, unit) = match seconds {
         s if s < 1e-3 => (s * 1e6, "us"),
         s if s < 1.0 => (s * 1e3, "ms"),

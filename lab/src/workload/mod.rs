@@ -16,6 +16,7 @@
 
 mod arrivals;
 mod lognormal;
+mod service;
 mod shape;
 mod trace;
 
@@ -31,6 +32,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 pub use arrivals::Arrivals;
+pub use service::ServiceTimes;
 pub use shape::Shape;
 pub use trace::{MAX_TOKENS, Trace, TraceError};
 
@@ -58,6 +60,7 @@ pub struct Workload {
 enum Sizes {
     Shape(Shape),
     Trace(Arc<Trace>),
+    Service(ServiceTimes),
 }
 
 /// A workload that cannot be made.
@@ -74,7 +77,7 @@ pub enum WorkloadError {
     Count(usize),
     /// A generated workload has no times of its own to replay.
     #[error("recorded arrivals need a trace, {0} is generated: use poisson or bursty:CV")]
-    NoTimes(&'static str),
+    NoTimes(String),
     /// Times that are all the same have no rate.
     #[error(
         "the {0} rows used of the trace all have one timestamp, so they have no rate: use --arrivals poisson and a rate"
@@ -102,6 +105,14 @@ impl Workload {
         }
     }
 
+    /// Requests that say how long a slot server works at them, in Poisson arrivals.
+    pub fn of_service(times: ServiceTimes) -> Self {
+        Self {
+            sizes: Sizes::Service(times),
+            arrivals: Arrivals::Poisson,
+        }
+    }
+
     /// The same sizes, arriving otherwise.
     ///
     /// # Errors
@@ -109,7 +120,10 @@ impl Workload {
     pub fn arriving(self, arrivals: Arrivals) -> Result<Self, WorkloadError> {
         match self.sizes {
             Sizes::Shape(shape) if arrivals == Arrivals::Recorded => {
-                Err(WorkloadError::NoTimes(shape.name()))
+                Err(WorkloadError::NoTimes(shape.name().to_owned()))
+            }
+            Sizes::Service(times) if arrivals == Arrivals::Recorded => {
+                Err(WorkloadError::NoTimes(format!("a service time, {times},")))
             }
             sizes => Ok(Self { sizes, arrivals }),
         }
@@ -118,14 +132,33 @@ impl Workload {
     /// How many different requests there are; `None` where they are generated and there is no end of them.
     pub fn available(&self) -> Option<usize> {
         match &self.sizes {
-            Sizes::Shape(_) => None,
+            Sizes::Shape(_) | Sizes::Service(_) => None,
             Sizes::Trace(trace) => Some(trace.rows().len()),
         }
     }
 
+    /// Whether requests come when a trace says, and so have a rate of their own.
+    pub fn is_recorded(&self) -> bool {
+        self.arrivals == Arrivals::Recorded
+    }
+
+    /// Requests per second of a trace that is replayed when it says; `None` of anything else, and of one that takes no time.
+    pub fn recorded_rate(&self) -> Option<f64> {
+        let Sizes::Trace(trace) = &self.sizes else {
+            return None;
+        };
+        let rows = trace.rows();
+        let span = rows.last()?.arrival.as_secs_f64();
+        let rate = (rows.len() - 1) as f64 / span;
+        Some(rate).filter(|rate| self.is_recorded() && rate.is_finite())
+    }
+
     /// Whether requests say how long a slot server works at them.
     pub fn has_service_times(&self) -> bool {
-        matches!(self.sizes, Sizes::Shape(Shape::Diffusion))
+        matches!(
+            self.sizes,
+            Sizes::Shape(Shape::Diffusion) | Sizes::Service(_)
+        )
     }
 
     /// Makes `count` requests in the order of their arrival, at a mean of `rate` per second.
@@ -152,6 +185,7 @@ impl Workload {
         let mut size_rng = Stream::Sizes.rng(seed);
         let mut requests = match &self.sizes {
             Sizes::Shape(shape) => shape.sample(count, &mut size_rng),
+            Sizes::Service(times) => times.sample(count, &mut size_rng),
             Sizes::Trace(trace) => {
                 let rows = trace.rows();
                 let count = count.min(rows.len());
@@ -185,6 +219,7 @@ impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.sizes {
             Sizes::Shape(shape) => write!(f, "{}", shape.name())?,
+            Sizes::Service(times) => write!(f, "service times {times}")?,
             Sizes::Trace(trace) => write!(f, "trace {}", trace.name())?,
         }
         write!(f, ", arrivals {}", self.arrivals)

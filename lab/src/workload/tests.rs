@@ -318,7 +318,7 @@ fn what_cannot_be_asked_for_is_refused() {
     assert!(conversation.requests(1, Some(f64::NAN), 1).is_err());
     assert_eq!(
         conversation.arriving(Arrivals::Recorded).unwrap_err(),
-        WorkloadError::NoTimes("conversation")
+        WorkloadError::NoTimes("conversation".to_owned())
     );
     let same = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,1,1\n2023-11-16 18:15:46,1,1\n";
     let workload = Workload::of_trace(Arc::new(trace(same).unwrap()));

@@ -1,0 +1,541 @@
+//! The clock of a run: what happens, in the order in which it happens.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use paceline::decision::Finished;
+use paceline::outcome::{End, Outcome};
+use paceline::worker::Worker;
+
+use super::balancer::{Counters, Ended, LoadBalancer, Pick};
+use super::call::{Call, Ending};
+use super::fleet::Fleet;
+use crate::model::{self, Control, ControlError, EventKind, JobId, Refusal, ServerSpec, Time};
+
+/// All of a run but the policy. Equal setups bring equal load to every policy.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The servers, by number.
+    pub servers: Vec<ServerSpec>,
+    /// Requests per second that each of them can do at most, for bounds that know it.
+    pub capacities: Vec<f64>,
+    /// Which of them may be chosen from the start.
+    pub present: Vec<bool>,
+    /// The calls; in an open loop in the order of their arrivals.
+    pub calls: Vec<Call>,
+    /// A closed loop: so many clients, each of which sends its next call when its last one ended.
+    pub concurrency: Option<NonZeroUsize>,
+    /// What happens to servers and gateways, in the order of time.
+    pub incidents: Vec<Incident>,
+    /// When the gateway gives a call up, counted from the sending.
+    pub timeout: Option<Duration>,
+    /// Gateway processes, which know nothing of each other.
+    pub gateways: usize,
+    /// Workers in each of them.
+    pub workers: usize,
+    /// Decides what is random about the servers and the policy.
+    pub seed: u64,
+}
+
+/// Something that happens to servers or gateways at a certain time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Incident {
+    /// When.
+    pub at: Time,
+    /// What.
+    pub what: Happening,
+}
+
+/// The kinds of [`Incident`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Happening {
+    /// A server is told something.
+    Control {
+        /// Which server.
+        server: usize,
+        /// What it is told.
+        control: Control,
+    },
+    /// Gateways learn of a server.
+    Join(usize),
+    /// Gateways are told to send no more calls to a server.
+    Leave(usize),
+    /// A worker ends without a word and another takes its place.
+    RestartWorker {
+        /// In which process.
+        gateway: usize,
+        /// Which of its workers.
+        worker: usize,
+    },
+}
+
+/// What a run showed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// What became of each call.
+    pub endings: Vec<Ending>,
+    /// The most calls that were outstanding at once, by server.
+    pub peak_outstanding: Vec<usize>,
+    /// Times that a sequence was preempted for want of KV memory.
+    pub preemptions: u64,
+    /// What the policy counted.
+    pub counters: Counters,
+}
+
+/// How long an error, or the reset of a connection, takes to reach the gateway.
+const FAILURE_TIME: Duration = Duration::from_millis(1);
+
+const NO_HEALTHY_UPSTREAM: u64 = 1 << 1;
+const CLIENT_GONE: u64 = 1 << 14;
+const TIMED_OUT: u64 = 1 << 2;
+const REMOTE_RESET: u64 = 1 << 4;
+
+/// Runs `setup` under a policy, to the end of its last call.
+///
+/// # Errors
+/// A server is told something that it cannot be.
+pub fn run(setup: &Setup, balancer: &mut dyn LoadBalancer) -> Result<Run, ControlError> {
+    let mut engine = Engine::new(setup, balancer);
+    engine.run()?;
+    Ok(engine.finish())
+}
+
+/// Where a call is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    /// Not sent yet.
+    Ahead,
+    /// Waiting in the gateway.
+    Held,
+    /// At a server.
+    At { server: usize, since: Time },
+    /// Refused or reset by a server, of which the gateway will hear in a moment.
+    Failing {
+        server: usize,
+        since: Time,
+        how: Finished,
+    },
+    /// Over.
+    Ended,
+}
+
+/// What the engine has to do at a time. Of what is due at one time, the first of these comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Wake(usize),
+    Failure(usize),
+    Incident(usize),
+    Abort(usize),
+    Timeout(usize),
+    Tick,
+}
+
+struct Engine<'a> {
+    setup: &'a Setup,
+    balancer: &'a mut dyn LoadBalancer,
+    fleet: Fleet,
+    now: Time,
+    agenda: BinaryHeap<Reverse<(Time, Due)>>,
+    /// How much of the agenda is not ticks.
+    substantial: usize,
+    /// When each server is to be woken; what the agenda says otherwise is out of date.
+    wakes: Vec<Option<Time>>,
+    states: Vec<State>,
+    endings: Vec<Ending>,
+    /// How many calls have been sent.
+    sent: usize,
+    ended: usize,
+    /// Calls of a closed loop whose time has come.
+    next: VecDeque<usize>,
+    peak_outstanding: Vec<usize>,
+    heard: Vec<model::Event>,
+}
+
+impl<'a> Engine<'a> {
+    fn new(setup: &'a Setup, balancer: &'a mut dyn LoadBalancer) -> Self {
+        let mut engine = Self {
+            fleet: Fleet::new(&setup.servers, &setup.present, setup.seed),
+            setup,
+            balancer,
+            now: Time::ZERO,
+            agenda: BinaryHeap::new(),
+            substantial: 0,
+            wakes: vec![None; setup.servers.len()],
+            states: vec![State::Ahead; setup.calls.len()],
+            endings: setup
+                .calls
+                .iter()
+                .map(|call| Ending::sent_at(call.arrival))
+                .collect(),
+            sent: 0,
+            ended: 0,
+            next: VecDeque::new(),
+            peak_outstanding: vec![0; setup.servers.len()],
+            heard: Vec::new(),
+        };
+        for (number, incident) in setup.incidents.iter().enumerate() {
+            engine.plan(incident.at, Due::Incident(number));
+        }
+        engine.plan(Time::ZERO + Worker::TICK, Due::Tick);
+        let clients = setup.concurrency.map_or(0, NonZeroUsize::get);
+        engine.next.extend(0..clients.min(setup.calls.len()));
+        engine
+    }
+
+    fn run(&mut self) -> Result<(), ControlError> {
+        self.balancer.membership(self.now, &self.fleet);
+        self.settle();
+        while self.ended < self.setup.calls.len() {
+            let arrival = self.next_arrival();
+            let due = self.agenda.peek().map(|Reverse(first)| *first);
+            match (arrival, due) {
+                (Some((at, call)), due) if due.is_none_or(|(when, _)| at < when) => {
+                    self.now = at;
+                    self.arrive(call);
+                }
+                (arrival, Some((when, what))) => {
+                    // Nothing but ticks is to come: what has not ended never will.
+                    if arrival.is_none() && self.substantial == 0 {
+                        break;
+                    }
+                    self.agenda.pop();
+                    self.now = when;
+                    self.substantial -= usize::from(what != Due::Tick);
+                    self.happen(what)?;
+                }
+                (_, None) => break,
+            }
+            self.settle();
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Run {
+        let replicas = self.fleet.replicas.iter();
+        Run {
+            preemptions: replicas.map(|it| it.server.counters().preemptions).sum(),
+            endings: self.endings,
+            peak_outstanding: self.peak_outstanding,
+            counters: self.balancer.counters(self.now),
+        }
+    }
+
+    fn plan(&mut self, at: Time, what: Due) {
+        self.substantial += usize::from(what != Due::Tick);
+        self.agenda.push(Reverse((at, what)));
+    }
+
+    fn next_arrival(&self) -> Option<(Time, usize)> {
+        if self.setup.concurrency.is_some() {
+            return None;
+        }
+        let call = self.setup.calls.get(self.sent)?;
+        Some((call.arrival, call.id))
+    }
+
+    fn happen(&mut self, what: Due) -> Result<(), ControlError> {
+        match what {
+            Due::Wake(server) => {
+                if self.wakes.get(server) == Some(&Some(self.now)) {
+                    self.listen_to(server, |server, now, heard| server.advance(now, heard));
+                }
+            }
+            Due::Failure(call) => {
+                if let Some(&State::Failing { server, since, how }) = self.states.get(call) {
+                    self.end(call, Some((server, since)), &how);
+                }
+            }
+            Due::Incident(number) => self.incident(number)?,
+            Due::Abort(call) => self.give_up(call, CLIENT_GONE, None),
+            Due::Timeout(call) => self.give_up(call, TIMED_OUT, Some(504)),
+            Due::Tick => {
+                self.balancer.tick(self.now);
+                self.plan(self.now + Worker::TICK, Due::Tick);
+            }
+        }
+        Ok(())
+    }
+
+    fn incident(&mut self, number: usize) -> Result<(), ControlError> {
+        let Some(incident) = self.setup.incidents.get(number) else {
+            return Ok(());
+        };
+        match &incident.what {
+            Happening::Control { server, control } => {
+                let mut done = Ok(());
+                self.listen_to(*server, |server, now, heard| {
+                    done = server.control(now, control, heard);
+                });
+                done?;
+            }
+            Happening::Join(server) => self.set_present(*server, true),
+            Happening::Leave(server) => self.set_present(*server, false),
+            Happening::RestartWorker { gateway, worker } => {
+                self.balancer.restart_worker(*gateway, *worker, self.now);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_present(&mut self, server: usize, present: bool) {
+        if let Some(replica) = self.fleet.replicas.get_mut(server) {
+            replica.present = present;
+        }
+        self.balancer.membership(self.now, &self.fleet);
+    }
+
+    /// Does all that became possible at this time.
+    fn settle(&mut self) {
+        loop {
+            if let Some((call, server)) = self.balancer.dequeue(self.now, &self.fleet) {
+                self.send(call, server);
+            } else if let Some(call) = self.next.pop_front() {
+                self.arrive(call);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn arrive(&mut self, id: usize) {
+        self.sent += 1;
+        let Some(call) = self.setup.calls.get(id) else {
+            return;
+        };
+        if let Some(ending) = self.endings.get_mut(id) {
+            ending.sent = self.now;
+        }
+        if let Some(patience) = call.patience {
+            self.plan(self.now + patience, Due::Abort(id));
+        }
+        if let Some(timeout) = self.setup.timeout {
+            self.plan(self.now + timeout, Due::Timeout(id));
+        }
+        match self.balancer.pick(call, self.now, &self.fleet) {
+            Pick::Server(server) => self.send(id, server),
+            Pick::Hold => self.set_state(id, State::Held),
+            Pick::Unavailable => {
+                let flags = NO_HEALTHY_UPSTREAM;
+                let status = Some(503);
+                self.end(
+                    id,
+                    None,
+                    &bare(End {
+                        status,
+                        flags,
+                        ..End::default()
+                    }),
+                );
+            }
+        }
+    }
+
+    fn send(&mut self, id: usize, server: usize) {
+        let Some(call) = self.setup.calls.get(id) else {
+            return;
+        };
+        let since = self.now;
+        self.set_state(id, State::At { server, since });
+        if let Some(ending) = self.endings.get_mut(id) {
+            ending.server = Some(server);
+        }
+        if let Some(replica) = self.fleet.replicas.get_mut(server) {
+            replica.outstanding += 1;
+            if let Some(peak) = self.peak_outstanding.get_mut(server) {
+                *peak = (*peak).max(replica.outstanding);
+            }
+        }
+        let mut refusal = None;
+        self.listen_to(server, |server, now, heard| {
+            refusal = server.arrive(now, call.job(), heard).err();
+        });
+        if let Some(refusal) = refusal {
+            let how = refused(&refusal);
+            self.fail(id, server, since, how);
+        }
+    }
+
+    /// Lets a server do something, and deals with what it says.
+    fn listen_to(
+        &mut self,
+        server: usize,
+        act: impl FnOnce(&mut model::Server, Time, &mut Vec<model::Event>),
+    ) {
+        let mut heard = std::mem::take(&mut self.heard);
+        if let Some(replica) = self.fleet.replicas.get_mut(server) {
+            act(&mut replica.server, self.now, &mut heard);
+            let next = replica.server.next_event();
+            // A lower bound may lie in the past: that is now.
+            self.wake_at(server, next.map(|at| at.max(self.now)));
+        }
+        for event in heard.drain(..) {
+            self.hear(&event, server);
+        }
+        self.heard = heard;
+    }
+
+    fn wake_at(&mut self, server: usize, at: Option<Time>) {
+        let Some(planned) = self.wakes.get_mut(server) else {
+            return;
+        };
+        // A wake that was just obeyed may be due again at the same time.
+        let obeyed = *planned == Some(self.now);
+        if *planned != at || obeyed {
+            *planned = at;
+            if let Some(at) = at {
+                self.plan(at, Due::Wake(server));
+            }
+        }
+    }
+
+    fn hear(&mut self, event: &model::Event, server: usize) {
+        let JobId(id) = event.job;
+        let id = id as usize;
+        match event.kind {
+            EventKind::FirstToken => {
+                if let Some(ending) = self.endings.get_mut(id) {
+                    ending.first_byte = Some(event.at);
+                }
+            }
+            EventKind::Tokens(_) | EventKind::Preempted => {}
+            EventKind::Done => {
+                if let Some(&State::At { since, .. }) = self.states.get(id) {
+                    let call = self.setup.calls.get(id);
+                    let bytes = call.map_or(0, Call::response_bytes);
+                    self.end(id, Some((server, since)), &answered(200, bytes));
+                }
+            }
+            EventKind::Lost(_) => {
+                if let Some(&State::At { since, .. }) = self.states.get(id) {
+                    self.fail(id, server, since, reset());
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, id: usize, server: usize, since: Time, how: Finished) {
+        self.set_state(id, State::Failing { server, since, how });
+        self.plan(self.now + FAILURE_TIME, Due::Failure(id));
+    }
+
+    /// The client or the gateway waits no longer.
+    fn give_up(&mut self, id: usize, flags: u64, status: Option<u16>) {
+        let end = End {
+            status,
+            flags,
+            attempts: 1,
+            request_complete: true,
+            ..End::default()
+        };
+        match self.states.get(id) {
+            Some(State::Held) => {
+                self.balancer.abandon(id);
+                let attempts = 0;
+                self.end(id, None, &bare(End { attempts, ..end }));
+            }
+            Some(&State::At { server, since }) => {
+                // Ended first, so that what the server says at this moment is not taken as an answer.
+                self.end(id, Some((server, since)), &bare(end));
+                let job = JobId(id as u64);
+                self.listen_to(server, |server, now, heard| {
+                    server.cancel(now, job, heard);
+                });
+            }
+            Some(State::Ahead | State::Failing { .. } | State::Ended) | None => {}
+        }
+    }
+
+    fn end(&mut self, id: usize, place: Option<(usize, Time)>, finished: &Finished) {
+        self.set_state(id, State::Ended);
+        self.ended += 1;
+        if let Some(ending) = self.endings.get_mut(id) {
+            ending.end = Some(self.now);
+            ending.outcome = finished.end.outcome();
+        }
+        if self.setup.concurrency.is_some() {
+            let next = self.sent + self.next.len();
+            self.next
+                .extend((next < self.setup.calls.len()).then_some(next));
+        }
+        let (Some((server, since)), Some(call)) = (place, self.setup.calls.get(id)) else {
+            return;
+        };
+        if let Some(replica) = self.fleet.replicas.get_mut(server) {
+            replica.outstanding -= 1;
+        }
+        let latency = self.now.since(since);
+        let ended = Ended {
+            call,
+            server,
+            latency,
+            finished,
+        };
+        self.balancer.ended(&ended, self.now, &self.fleet);
+    }
+
+    fn set_state(&mut self, id: usize, state: State) {
+        if let Some(place) = self.states.get_mut(id) {
+            *place = state;
+        }
+    }
+}
+
+fn bare(end: End) -> Finished {
+    Finished {
+        end,
+        response_bytes: 0,
+        retry_after: None,
+    }
+}
+
+fn answered(status: u16, response_bytes: u64) -> Finished {
+    Finished {
+        response_bytes,
+        ..bare(End {
+            status: Some(status),
+            attempts: 1,
+            request_complete: true,
+            response_complete: true,
+            ..End::default()
+        })
+    }
+}
+
+fn reset() -> Finished {
+    bare(End {
+        status: Some(503),
+        flags: REMOTE_RESET,
+        attempts: 1,
+        request_complete: true,
+        ..End::default()
+    })
+}
+
+/// What a gateway sees of a refusal, as `lab serve` gives it.
+fn refused(refusal: &Refusal) -> Finished {
+    match refusal {
+        Refusal::QueueFull { .. } | Refusal::Loading => answered(503, 0),
+        Refusal::TooLong { .. } => answered(400, 0),
+        Refusal::RandomError => answered(500, 0),
+        Refusal::Dropping => reset(),
+        Refusal::Failing {
+            status,
+            retry_after_seconds,
+        } => Finished {
+            retry_after: retry_after_seconds.map(|seconds| Duration::from_secs(u64::from(seconds))),
+            ..answered(*status, 0)
+        },
+    }
+}
+
+impl Run {
+    /// How many calls ended so.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        let endings = self.endings.iter();
+        endings
+            .filter(|it| it.end.is_some() && it.outcome == outcome)
+            .count()
+    }
+}

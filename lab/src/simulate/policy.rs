@@ -1,0 +1,213 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+use super::balancer::LoadBalancer;
+use super::bounds::{CentralQueue, Clairvoyant, MeanCall, Oracle, Rule};
+use super::engine::Setup;
+use super::envoy;
+use super::paceline::{Gateways, Settings};
+use super::prequal::Prequal;
+use super::tower::PeakEwma;
+use crate::model::{Kind, ServerSpec};
+
+/// A policy to simulate: one of the filter's own, one of somebody else's, or a bound.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Policy {
+    /// The filter's code, with this `policy` in its configuration.
+    Paceline(Value),
+    /// What somebody else has published, written for this simulator.
+    Other(Other),
+    /// What nobody could deploy.
+    Bound(Bound),
+}
+
+/// Bounds: policies that know what cannot be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// One line for all servers; see [`CentralQueue`].
+    CentralQueue,
+    /// True sizes and speeds; see [`Clairvoyant`].
+    Clairvoyant,
+    /// True speeds and counts; see [`Rule::OwnDelay`].
+    OwnDelay,
+    /// True speeds and counts; see [`Rule::AddedDelay`].
+    AddedDelay,
+    /// True speeds and counts; see [`Rule::PaceTimesLoad`].
+    PaceTimesLoad,
+}
+
+impl Bound {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::CentralQueue,
+        Self::Clairvoyant,
+        Self::OwnDelay,
+        Self::AddedDelay,
+        Self::PaceTimesLoad,
+    ];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CentralQueue => "bound:central_queue",
+            Self::Clairvoyant => "bound:clairvoyant",
+            Self::OwnDelay => "bound:own_delay",
+            Self::AddedDelay => "bound:added_delay",
+            Self::PaceTimesLoad => "bound:pace_times_load",
+        }
+    }
+}
+
+/// Policies of others, written from their published descriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// Envoy `ROUND_ROBIN`.
+    EnvoyRoundRobin,
+    /// Envoy `RANDOM`.
+    EnvoyRandom,
+    /// Envoy `LEAST_REQUEST` with its default of two choices, drawn with replacement.
+    EnvoyLeastRequest,
+    /// Envoy `LEAST_REQUEST` with `selection_method: FULL_SCAN`.
+    EnvoyLeastRequestFullScan,
+    /// tower's peak-EWMA with two choices.
+    TowerPeakEwma,
+    /// Prequal's hot-cold lexicographic rule on asynchronous probes.
+    PrequalHcl,
+}
+
+impl Other {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::EnvoyRoundRobin,
+        Self::EnvoyRandom,
+        Self::EnvoyLeastRequest,
+        Self::EnvoyLeastRequestFullScan,
+        Self::TowerPeakEwma,
+        Self::PrequalHcl,
+    ];
+
+    /// Its name: whose it is, and how they call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EnvoyRoundRobin => "envoy:round_robin",
+            Self::EnvoyRandom => "envoy:random",
+            Self::EnvoyLeastRequest => "envoy:least_request",
+            Self::EnvoyLeastRequestFullScan => "envoy:least_request_full_scan",
+            Self::TowerPeakEwma => "tower:peak_ewma",
+            Self::PrequalHcl => "prequal:hcl",
+        }
+    }
+}
+
+impl Policy {
+    /// What balances the calls of `setup` by this policy; `config` is the rest of the filter's configuration.
+    pub fn balancer(&self, setup: &Setup, config: &Map<String, Value>) -> Box<dyn LoadBalancer> {
+        let (gateways, workers, seed) = (setup.gateways, setup.workers, setup.seed);
+        match self {
+            Self::Paceline(policy) => Box::new(Gateways::new(
+                Settings::new(policy.clone(), config.clone()),
+                gateways,
+                workers,
+                setup.calls.len(),
+                seed,
+            )),
+            Self::Other(other) => match other {
+                Other::EnvoyRoundRobin => Box::new(envoy::RoundRobin::new(gateways, workers, seed)),
+                Other::EnvoyRandom => Box::new(envoy::Random::new(seed)),
+                Other::EnvoyLeastRequest => {
+                    Box::new(envoy::LeastRequest::new(Some(2), gateways, seed))
+                }
+                Other::EnvoyLeastRequestFullScan => {
+                    Box::new(envoy::LeastRequest::new(None, gateways, seed))
+                }
+                Other::TowerPeakEwma => Box::new(PeakEwma::new(gateways, seed)),
+                Other::PrequalHcl => Box::new(Prequal::new(gateways, setup.calls.len(), seed)),
+            },
+            Self::Bound(bound) => {
+                let oracle = |rule| {
+                    let pace = setup.capacities.iter().map(|it| 1.0 / it).collect();
+                    Box::new(Oracle::new(rule, MeanCall::of(&setup.calls), pace, seed))
+                };
+                match bound {
+                    Bound::CentralQueue => Box::new(CentralQueue::new(seed)),
+                    Bound::Clairvoyant => Box::new(Clairvoyant::new(seed)),
+                    Bound::OwnDelay => oracle(Rule::OwnDelay),
+                    Bound::AddedDelay => oracle(Rule::AddedDelay),
+                    Bound::PaceTimesLoad => oracle(Rule::PaceTimesLoad),
+                }
+            }
+        }
+    }
+
+    /// Whether the policy makes sense of these servers.
+    ///
+    /// # Errors
+    /// Says which server it has no use for, and why.
+    pub fn check(&self, servers: &[ServerSpec]) -> Result<(), String> {
+        let batching = |it: &&ServerSpec| matches!(it.kind, Kind::Batching(_));
+        match (self, servers.iter().find(batching)) {
+            (Self::Bound(Bound::CentralQueue), Some(server)) => Err(format!(
+                "{self}: {:?} is not allowed: only slot servers have a number of requests beyond which the others wait",
+                server.name
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The policy's name, by which [`FromStr`] knows it again.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paceline(Value::String(name)) => write!(f, "paceline:{name}"),
+            Self::Paceline(policy) => write!(f, "paceline:{policy}"),
+            Self::Other(other) => f.write_str(other.name()),
+            Self::Bound(bound) => f.write_str(bound.name()),
+        }
+    }
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    /// Reads a name as [`Display`](fmt::Display) writes it. `paceline:` may be left out, and after it may stand what the
+    /// filter's configuration has under `policy`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(other) = Other::ALL.into_iter().find(|other| other.name() == text) {
+            return Ok(Self::Other(other));
+        }
+        if let Some(bound) = Bound::ALL.into_iter().find(|bound| bound.name() == text) {
+            return Ok(Self::Bound(bound));
+        }
+        let own = text.strip_prefix("paceline:").unwrap_or(text);
+        if own.contains(':') && !own.starts_with('{') {
+            let others = Other::ALL.map(Other::name).join(", ");
+            let bounds = Bound::ALL.map(Bound::name).join(", ");
+            return Err(format!(
+                "no policy is called {text:?}: allowed are {others}, {bounds}, and the filter's own such as paceline:shortest_expected_delay"
+            ));
+        }
+        let policy = if own.starts_with('{') {
+            serde_json::from_str(own).map_err(|error| format!("{own}: {error}"))?
+        } else {
+            Value::String(own.to_owned())
+        };
+        Self::paceline(policy)
+    }
+}
+
+impl Policy {
+    /// One of the filter's own, as its configuration has it under `policy`.
+    ///
+    /// # Errors
+    /// As the filter refuses it.
+    pub fn paceline(policy: Value) -> Result<Self, String> {
+        let settings = Settings::new(policy.clone(), Map::new());
+        match settings.config(std::iter::once("any")) {
+            Ok(_) => Ok(Self::Paceline(policy)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,568 @@
+//! The JSON form of a scenario: read strictly, then checked key by key.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::{Abandonment, Length, Offered, Scenario, ScenarioError};
+use crate::json::{self, JsonError};
+use crate::model::{Control, Fleet, FleetError, Time};
+use crate::simulate::engine::{Happening, Incident};
+use crate::simulate::paceline::Settings;
+use crate::simulate::policy::Policy;
+use crate::workload::{Arrivals, ServiceTimes, Shape, Trace, Workload};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ScenarioFile {
+    #[serde(default)]
+    description: String,
+    fleet: Box<RawValue>,
+    workload: Box<RawValue>,
+    arrivals: Option<String>,
+    load: Option<OneOrMany<f64>>,
+    rate: Option<OneOrMany<f64>>,
+    clients: Option<OneOrMany<NonZeroUsize>>,
+    requests: Option<usize>,
+    duration_seconds: Option<f64>,
+    gateways: Option<OneOrMany<NonZeroUsize>>,
+    workers: Option<OneOrMany<NonZeroUsize>>,
+    warm_up: Option<f64>,
+    timeout_seconds: Option<f64>,
+    goal_seconds: Option<f64>,
+    abandon: Option<AbandonEntry>,
+    #[serde(default)]
+    events: Vec<EventEntry>,
+    policies: Option<Vec<Box<RawValue>>>,
+    seeds: Option<NonZeroUsize>,
+    config: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AbandonEntry {
+    share: f64,
+    after_seconds: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventEntry {
+    at_seconds: f64,
+    until_seconds: Option<f64>,
+    servers: Option<Vec<String>>,
+    control: Option<Control>,
+    membership: Option<Membership>,
+    restart_worker: Option<WorkerEntry>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Membership {
+    Join,
+    Leave,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorkerEntry {
+    gateway: usize,
+    worker: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TraceEntry {
+    trace: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceEntry {
+    service: ServiceTimes,
+}
+
+/// A value, or an array of values of which each is a case.
+struct OneOrMany<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Values<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Values<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or an array of numbers")
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+                T::deserialize(de::value::U64Deserializer::new(value))
+                    .map(|one| OneOrMany(vec![one]))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+                T::deserialize(de::value::I64Deserializer::new(value))
+                    .map(|one| OneOrMany(vec![one]))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+                T::deserialize(de::value::F64Deserializer::new(value))
+                    .map(|one| OneOrMany(vec![one]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = items.next_element()? {
+                    values.push(value);
+                }
+                if values.is_empty() {
+                    return Err(de::Error::invalid_length(0, &"at least one number"));
+                }
+                Ok(OneOrMany(values))
+            }
+        }
+
+        deserializer.deserialize_any(Values(std::marker::PhantomData))
+    }
+}
+
+const MAX_GATEWAYS: usize = 1_000;
+const MAX_WORKERS: usize = 256;
+const MAX_SEEDS: usize = 1_000;
+pub(super) const DEFAULT_REQUESTS: usize = 20_000;
+pub(super) const DEFAULT_WARM_UP: f64 = 0.2;
+pub(super) const DEFAULT_SEEDS: usize = 5;
+const MAX_SECONDS: f64 = 1e6;
+
+/// The policies that are compared where a scenario names none; the last is the filter's default.
+const DEFAULT_POLICIES: [&str; 9] = [
+    "envoy:round_robin",
+    "envoy:least_request",
+    "envoy:least_request_full_scan",
+    "tower:peak_ewma",
+    "prequal:hcl",
+    "bound:own_delay",
+    "bound:added_delay",
+    "bound:pace_times_load",
+    "paceline:shortest_expected_delay",
+];
+
+/// And before those, where all servers are slot servers.
+const DEFAULT_SLOT_BOUNDS: [&str; 2] = ["bound:central_queue", "bound:clairvoyant"];
+
+impl ScenarioFile {
+    pub(super) fn check(self, name: &str, directory: &Path) -> Result<Scenario, ScenarioError> {
+        let fleet = read_fleet(&self.fleet, directory)?;
+        let workload = read_workload(&self.workload, directory)?;
+        let workload = match self.arrivals {
+            None => workload,
+            Some(text) => {
+                let arrivals: Arrivals = text
+                    .parse()
+                    .map_err(|error: String| at("arrivals", error))?;
+                workload
+                    .arriving(arrivals)
+                    .map_err(|error| at("arrivals", error))?
+            }
+        };
+        let offered = read_offered(self.load, self.rate, self.clients, &workload)?;
+        let length = match (self.requests, self.duration_seconds) {
+            (Some(_), Some(seconds)) => {
+                let allowed = "either this or requests";
+                return Err(refused("duration_seconds", seconds, allowed));
+            }
+            (None, Some(seconds)) if matches!(offered, Offered::Clients(_)) => {
+                let allowed = "with clients it is requests that a run's length is given in";
+                return Err(refused("duration_seconds", seconds, allowed));
+            }
+            (requests, None) => check_requests(requests.unwrap_or(DEFAULT_REQUESTS))?,
+            (None, Some(seconds)) => Length::Seconds(
+                seconds_within("duration_seconds", Some(seconds), 0.001)?.unwrap_or_default(),
+            ),
+        };
+        let gateways = counts("gateways", self.gateways, MAX_GATEWAYS)?;
+        let workers = counts("workers", self.workers, MAX_WORKERS)?;
+        let warm_up = self.warm_up.unwrap_or(DEFAULT_WARM_UP);
+        if !(0.0..=0.9).contains(&warm_up) {
+            return Err(refused(
+                "warm_up",
+                warm_up,
+                "0 to 0.9, a part of the requests",
+            ));
+        }
+        let seeds = self.seeds.map_or(DEFAULT_SEEDS, NonZeroUsize::get);
+        within("seeds", seeds, 1, MAX_SEEDS)?;
+        let config = self.config.unwrap_or_default();
+        check_config(&config)?;
+        let (present, incidents) = read_events(self.events, &fleet, &gateways, &workers)?;
+        Ok(Scenario {
+            name: name.to_owned(),
+            description: self.description,
+            present,
+            incidents,
+            policies: read_policies(self.policies, &fleet)?,
+            abandonment: self.abandon.map(AbandonEntry::check).transpose()?,
+            timeout: seconds_within("timeout_seconds", self.timeout_seconds, 0.001)?,
+            goal: seconds_within("goal_seconds", self.goal_seconds, 0.0)?,
+            fleet,
+            workload,
+            offered,
+            length,
+            gateways,
+            workers,
+            warm_up,
+            seeds,
+            config,
+        })
+    }
+}
+
+impl AbandonEntry {
+    fn check(self) -> Result<Abandonment, ScenarioError> {
+        if !(0.0..=1.0).contains(&self.share) {
+            return Err(refused("abandon.share", self.share, "0 to 1"));
+        }
+        let after = seconds_within("abandon.after_seconds", Some(self.after_seconds), 0.0)?;
+        Ok(Abandonment {
+            share: self.share,
+            after: after.unwrap_or_default(),
+        })
+    }
+}
+
+fn read_fleet(json: &RawValue, directory: &Path) -> Result<Fleet, ScenarioError> {
+    let fleet = match serde_json::from_str::<String>(json.get()) {
+        Ok(name) => match Fleet::preset(&name) {
+            Some(fleet) => Ok(fleet),
+            None => Fleet::load(&directory.join(&name).to_string_lossy()),
+        },
+        Err(_) => Fleet::from_json(json.get()),
+    };
+    fleet.map_err(|error| match error {
+        FleetError::Read { .. } => at("fleet", error),
+        inside => ScenarioError::Inside(format!("fleet.{inside}")),
+    })
+}
+
+fn read_workload(json: &RawValue, directory: &Path) -> Result<Workload, ScenarioError> {
+    let text = json.get();
+    if let Ok(name) = serde_json::from_str::<String>(text) {
+        let shape: Shape = name
+            .parse()
+            .map_err(|error: String| at("workload", error))?;
+        return Ok(Workload::of_shape(shape));
+    }
+    let keys: Map<String, Value> =
+        serde_json::from_str(text).map_err(|_| refused("workload", text, WORKLOADS))?;
+    let inside = |error: JsonError| ScenarioError::Inside(format!("workload.{error}"));
+    if keys.contains_key("trace") {
+        let TraceEntry { trace } = json::from_slice(text.as_bytes()).map_err(inside)?;
+        let trace =
+            Trace::open(&directory.join(trace)).map_err(|error| at("workload.trace", error))?;
+        return Ok(Workload::of_trace(Arc::new(trace)));
+    }
+    if keys.contains_key("service") {
+        let ServiceEntry { service } = json::from_slice(text.as_bytes()).map_err(inside)?;
+        service
+            .check()
+            .map_err(|error| ScenarioError::Inside(format!("workload.service.{error}")))?;
+        return Ok(Workload::of_service(service));
+    }
+    Err(refused("workload", text, WORKLOADS))
+}
+
+const WORKLOADS: &str = "the name of a shape, or an object with trace or with service";
+
+fn read_offered(
+    load: Option<OneOrMany<f64>>,
+    rate: Option<OneOrMany<f64>>,
+    clients: Option<OneOrMany<NonZeroUsize>>,
+    workload: &Workload,
+) -> Result<Offered, ScenarioError> {
+    let offered = match (load, rate, clients) {
+        (Some(OneOrMany(loads)), None, None) => Offered::Load(loads),
+        (None, Some(OneOrMany(rates)), None) => Offered::Rate(rates),
+        (None, None, Some(OneOrMany(clients))) => Offered::Clients(clients),
+        (None, None, None) if workload.is_recorded() => Offered::Recorded,
+        (None, None, None) => {
+            let allowed =
+                "one of load, rate and clients; only recorded arrivals have a rate of their own";
+            return Err(refused("load", "nothing", allowed));
+        }
+        _ => {
+            let value = "more than one of load, rate and clients";
+            return Err(refused("load", value, "one of them"));
+        }
+    };
+    check_offered(&offered)?;
+    Ok(offered)
+}
+
+pub(super) fn check_offered(offered: &Offered) -> Result<(), ScenarioError> {
+    let (key, values, range, allowed) = match offered {
+        Offered::Load(loads) => (
+            "load",
+            loads,
+            0.001..=100.0,
+            "0.001 to 100, a multiple of the fleet's capacity",
+        ),
+        Offered::Rate(rates) => (
+            "rate",
+            rates,
+            0.001..=1e6,
+            "0.001 to 1000000 requests a second",
+        ),
+        Offered::Recorded | Offered::Clients(_) => return Ok(()),
+    };
+    match values.iter().find(|value| !range.contains(*value)) {
+        Some(value) => Err(refused(key, value, allowed)),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn check_requests(requests: usize) -> Result<Length, ScenarioError> {
+    within("requests", requests, 1, crate::workload::MAX_REQUESTS)?;
+    Ok(Length::Requests(requests))
+}
+
+fn counts(
+    key: &str,
+    given: Option<OneOrMany<NonZeroUsize>>,
+    most: usize,
+) -> Result<Vec<usize>, ScenarioError> {
+    let counts = given.map_or_else(
+        || vec![1],
+        |OneOrMany(all)| all.into_iter().map(NonZeroUsize::get).collect(),
+    );
+    for count in &counts {
+        within(key, *count, 1, most)?;
+    }
+    Ok(counts)
+}
+
+fn check_config(config: &Map<String, Value>) -> Result<(), ScenarioError> {
+    for given in ["upstreams", "pools", "policy"] {
+        if config.contains_key(given) {
+            let key = format!("config.{given}");
+            let allowed = "the fleet says what the upstreams are, and policies what the policy is";
+            return Err(refused(&key, "this key", allowed));
+        }
+    }
+    let policy = Value::String("random".to_owned());
+    let settings = Settings::new(policy, config.clone());
+    match settings.config(std::iter::once("any")) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(at("config", error)),
+    }
+}
+
+fn read_policies(
+    given: Option<Vec<Box<RawValue>>>,
+    fleet: &Fleet,
+) -> Result<Vec<Policy>, ScenarioError> {
+    let Some(given) = given else {
+        return default_policies(fleet);
+    };
+    if given.is_empty() {
+        return Err(refused("policies", "[]", "at least one"));
+    }
+    let mut policies: Vec<Policy> = Vec::new();
+    for (json, index) in given.iter().zip(0..) {
+        let policy = match serde_json::from_str::<String>(json.get()) {
+            Ok(name) => read_policy(&name, index),
+            Err(_) => read_policy(json.get(), index),
+        }?;
+        policy
+            .check(fleet.servers())
+            .map_err(|error| at(&format!("policies[{index}]"), error))?;
+        if policies.contains(&policy) {
+            let path = format!("policies[{index}]");
+            return Err(refused(&path, &policy, "each policy once"));
+        }
+        policies.push(policy);
+    }
+    Ok(policies)
+}
+
+pub(super) fn default_policies(fleet: &Fleet) -> Result<Vec<Policy>, ScenarioError> {
+    let all_slots = fleet.servers().iter().all(|it| it.kind.name() == "slots");
+    let bounds = DEFAULT_SLOT_BOUNDS.iter().filter(|_| all_slots);
+    let defaults = bounds.chain(&DEFAULT_POLICIES).zip(0..);
+    defaults
+        .map(|(name, index)| read_policy(name, index))
+        .collect()
+}
+
+fn read_policy(text: &str, index: usize) -> Result<Policy, ScenarioError> {
+    text.parse()
+        .map_err(|error: String| at(&format!("policies[{index}]"), error))
+}
+
+/// Which servers are there from the start, and what happens in the order of time.
+fn read_events(
+    entries: Vec<EventEntry>,
+    fleet: &Fleet,
+    gateways: &[usize],
+    workers: &[usize],
+) -> Result<(Vec<bool>, Vec<Incident>), ScenarioError> {
+    let numbers: HashMap<&str, usize> = fleet
+        .servers()
+        .iter()
+        .zip(0..)
+        .map(|(server, number)| (server.name.as_str(), number))
+        .collect();
+    let mut incidents = Vec::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        entry.check(index, &numbers, (gateways, workers), &mut incidents)?;
+    }
+    incidents.sort_by_key(|incident| incident.at);
+    let mut present = vec![true; fleet.servers().len()];
+    // Who joins before leaving was not there before.
+    for incident in incidents.iter().rev() {
+        if let Happening::Join(server) | Happening::Leave(server) = incident.what
+            && let Some(there) = present.get_mut(server)
+        {
+            *there = matches!(incident.what, Happening::Leave(_));
+        }
+    }
+    Ok((present, incidents))
+}
+
+impl EventEntry {
+    fn check(
+        self,
+        index: usize,
+        numbers: &HashMap<&str, usize>,
+        (gateways, workers): (&[usize], &[usize]),
+        incidents: &mut Vec<Incident>,
+    ) -> Result<(), ScenarioError> {
+        let key = |key: &str| format!("events[{index}].{key}");
+        let time = |name: &str, seconds: f64| {
+            let span = seconds_within(&key(name), Some(seconds), 0.0)?;
+            Ok::<_, ScenarioError>(Time::ZERO + span.unwrap_or_default())
+        };
+        let at_time = time("at_seconds", self.at_seconds)?;
+        let mut servers = Vec::new();
+        for (place, name) in self.servers.iter().flatten().enumerate() {
+            let number = numbers.get(name.as_str()).ok_or_else(|| {
+                let place = key(&format!("servers[{place}]"));
+                refused(
+                    &place,
+                    format!("{name:?}"),
+                    "the name of a server of the fleet",
+                )
+            })?;
+            servers.push(*number);
+        }
+        let mut add = |at, what| incidents.push(Incident { at, what });
+        match (self.control, self.membership, self.restart_worker) {
+            (Some(control), None, None) => {
+                control.check().map_err(|error| {
+                    ScenarioError::Inside(format!("{}.{error}", key("control")))
+                })?;
+                if servers.is_empty() {
+                    return Err(refused(&key("servers"), "nothing", "at least one server"));
+                }
+                let until = self
+                    .until_seconds
+                    .map(|until| time("until_seconds", until))
+                    .transpose()?;
+                if let Some(until) = until.filter(|until| *until <= at_time) {
+                    let allowed = "a time after at_seconds";
+                    return Err(refused(&key("until_seconds"), until.as_secs_f64(), allowed));
+                }
+                for server in servers {
+                    let control = control.clone();
+                    add(at_time, Happening::Control { server, control });
+                    if let Some(until) = until {
+                        let control = Control {
+                            normal: true,
+                            ..Control::default()
+                        };
+                        add(until, Happening::Control { server, control });
+                    }
+                }
+            }
+            (None, Some(membership), None) => {
+                if let Some(until) = self.until_seconds {
+                    return Err(refused(&key("until_seconds"), until, "only control has it"));
+                }
+                if servers.is_empty() {
+                    return Err(refused(&key("servers"), "nothing", "at least one server"));
+                }
+                for server in servers {
+                    let what = match membership {
+                        Membership::Join => Happening::Join(server),
+                        Membership::Leave => Happening::Leave(server),
+                    };
+                    add(at_time, what);
+                }
+            }
+            (None, None, Some(WorkerEntry { gateway, worker })) => {
+                if self.until_seconds.is_some() || self.servers.is_some() {
+                    let allowed = "restart_worker has neither until_seconds nor servers";
+                    return Err(refused(&key("restart_worker"), "this event", allowed));
+                }
+                let fewest = |counts: &[usize]| counts.iter().copied().min().unwrap_or(1);
+                within(
+                    &key("restart_worker.gateway"),
+                    gateway,
+                    0,
+                    fewest(gateways) - 1,
+                )?;
+                within(
+                    &key("restart_worker.worker"),
+                    worker,
+                    0,
+                    fewest(workers) - 1,
+                )?;
+                add(at_time, Happening::RestartWorker { gateway, worker });
+            }
+            _ => {
+                let allowed = "one of control, membership and restart_worker";
+                return Err(refused(&format!("events[{index}]"), "this event", allowed));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn seconds_within(
+    key: &str,
+    seconds: Option<f64>,
+    least: f64,
+) -> Result<Option<Duration>, ScenarioError> {
+    match seconds {
+        Some(seconds) if !(least..=MAX_SECONDS).contains(&seconds) => Err(refused(
+            key,
+            seconds,
+            format!("{least} to {MAX_SECONDS} seconds"),
+        )),
+        seconds => Ok(seconds.map(Duration::from_secs_f64)),
+    }
+}
+
+fn within(key: &str, count: usize, least: usize, most: usize) -> Result<(), ScenarioError> {
+    if (least..=most).contains(&count) {
+        Ok(())
+    } else {
+        Err(refused(key, count, format!("{least} to {most}")))
+    }
+}
+
+fn at(key: &str, error: impl fmt::Display) -> ScenarioError {
+    ScenarioError::Inside(format!("{key}: {error}"))
+}
+
+fn refused(key: &str, value: impl fmt::Display, allowed: impl fmt::Display) -> ScenarioError {
+    ScenarioError::Inside(format!("{key}: {value} is not allowed: {allowed}"))
+}
