@@ -1,7 +1,10 @@
 //! The harness itself, on Envoy's own balancing: were it wrong, every other
 //! test would be too.
 
-use lab::gateway::{Balancing, GatewayError};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lab::gateway::{Balancing, Gateway, GatewayError, Topology};
 
 use crate::support::fleet::Fleet;
 use crate::support::upstream::Behaviour;
@@ -48,11 +51,31 @@ async fn a_module_that_is_missing_is_named() {
         module: "/nowhere.wasm".into(),
         config: "{}".to_owned(),
     };
-    let topology = lab::gateway::Topology::new([("a", ([127, 0, 0, 1], 1).into())], balancing);
-    let error = lab::gateway::Gateway::start(&topology).await.unwrap_err();
+    let topology = Topology::new([("a", ([127, 0, 0, 1], 1).into())], balancing);
+    let error = Gateway::start(&topology).await.unwrap_err();
     assert!(
         matches!(error, GatewayError::ModuleMissing { .. }),
         "{error}"
     );
     assert!(error.to_string().contains("make build"), "{error}");
+}
+
+#[tokio::test]
+async fn envoy_ends_with_its_gateway() {
+    let fleet = Fleet::start_with(1, Behaviour::OK, Balancing::RoundRobin, |_| {}).await;
+    assert!(fleet.gateway.cpu_time().unwrap() > Duration::ZERO);
+    let process = PathBuf::from(format!("/proc/{}", fleet.gateway.process_id()));
+    assert!(process.exists());
+    drop(fleet);
+    assert!(!process.exists());
+}
+
+#[tokio::test]
+async fn a_fixed_listener_is_not_reconfigured() {
+    let mut fleet = Fleet::start_with(1, Behaviour::OK, Balancing::RoundRobin, |_| {}).await;
+    let error = fleet.gateway.reconfigure(&fleet.topology).await;
+    assert!(
+        matches!(error, Err(GatewayError::NotReloadable)),
+        "{error:?}"
+    );
 }
