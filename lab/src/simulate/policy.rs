@@ -211,3 +211,34 @@ impl Policy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        let others = Other::ALL.map(Other::name);
+        let bounds = Bound::ALL.map(Bound::name);
+        let own = [
+            "paceline:shortest_expected_delay",
+            r#"paceline:{"choice_count":2,"name":"least_request"}"#,
+        ];
+        for name in others.iter().chain(&bounds).chain(&own) {
+            assert_eq!(name.parse::<Policy>().unwrap().to_string(), *name);
+        }
+        assert_eq!(
+            "round_robin".parse::<Policy>().unwrap().to_string(),
+            "paceline:round_robin"
+        );
+    }
+
+    #[test]
+    fn what_is_no_policy_is_refused_with_what_is_allowed() {
+        let error = |name: &str| name.parse::<Policy>().unwrap_err();
+        assert!(error("envoy:maglev").contains("allowed are envoy:round_robin, "));
+        assert!(error("paceline:best").contains("\"best\""));
+        assert!(error(r#"{"name": "least_request", "choices": 2}"#).contains("choices"));
+        assert!(error("{").contains("EOF"));
+    }
+}

@@ -242,3 +242,47 @@ impl LoadBalancer for Prequal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(probes: &[(usize, f64)]) -> Client {
+        let probe = |(server, (in_flight, latency)): (usize, &(usize, f64))| Probe {
+            server,
+            in_flight: *in_flight,
+            latency: *latency,
+            at: Time::ZERO,
+            uses: 1,
+        };
+        Client {
+            pool: probes.iter().enumerate().map(probe).collect(),
+            ..Client::default()
+        }
+    }
+
+    #[test]
+    fn the_fastest_of_the_cold_is_best_and_the_fullest_of_the_hot_worst() {
+        let client = client(&[(9, 0.1), (3, 0.5), (4, 0.3), (8, 0.1)]);
+        assert_eq!(client.best(4), Some(2));
+        assert_eq!(client.worst(4), Some(0));
+        assert_eq!(client.best(2), Some(1), "all hot: the fewest in flight");
+        assert_eq!(client.worst(9), Some(1), "all cold: the slowest");
+    }
+
+    #[test]
+    fn a_server_tells_the_latency_at_the_nearest_load() {
+        let mut memory = Memory::default();
+        assert_eq!(memory.estimate(3), 0.0);
+        for latency in [1.0, 3.0, 2.0] {
+            memory.add(2, latency);
+        }
+        memory.add(10, 9.0);
+        assert_eq!(memory.estimate(5), 2.0);
+        assert_eq!(memory.estimate(7), 9.0);
+        for _ in 0..REMEMBERED {
+            memory.add(2, 5.0);
+        }
+        assert_eq!(memory.estimate(0), 5.0, "the oldest are forgotten");
+    }
+}

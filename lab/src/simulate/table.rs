@@ -155,7 +155,6 @@ pub fn notes(result: &CaseResult) -> Vec<String> {
         let runs = || policy.runs.iter();
         let leaked: u64 = runs().map(|run| run.counters.leaked).sum();
         let passed: u64 = runs().map(|run| run.counters.pass_through).sum();
-        let preempted: u64 = runs().map(|run| run.preemptions).sum();
         let mut note = |count: u64, what: &str| {
             if count > 0 {
                 notes.push(format!("{}: {count} {what}", policy.policy));
@@ -166,7 +165,6 @@ pub fn notes(result: &CaseResult) -> Vec<String> {
             "requests passed through to the proxy's own balancing",
         );
         note(leaked, "requests were still counted when none was left");
-        note(preempted, "preemptions for want of KV memory");
     }
     notes
 }

@@ -102,3 +102,26 @@ impl LoadBalancer for PeakEwma {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_estimate_jumps_up_decays_and_is_drawn_down_by_looks() {
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        let mut endpoint = Endpoint {
+            rtt: DEFAULT_RTT,
+            updated_at: at(0),
+            pending: 2,
+        };
+        endpoint.update(1.0, at(0));
+        assert_eq!(endpoint.rtt, 1.0);
+        assert!((endpoint.load(at(10)) - 3.0 / std::f64::consts::E).abs() < 1e-9);
+        endpoint.update(0.1, at(20));
+        let expected = (-2f64).exp() + 0.1 * (1.0 - (-1f64).exp());
+        assert!((endpoint.rtt - expected).abs() < 1e-9);
+    }
+}
