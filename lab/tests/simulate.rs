@@ -1,5 +1,8 @@
 //! The simulator: equal runs, nothing lost, published results, and what the default policy does to a fleet.
 
+// Helpers of tests may panic as tests do.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
