@@ -5,7 +5,7 @@
 //! stream that the proxy forgets) must still be given to [`Exchange::end`].
 
 use crate::config::RequestView;
-use crate::decision::{Finished, PassThrough, Reservation};
+use crate::decision::{Demand, Finished, PassThrough, Reservation};
 use crate::host::Host;
 use crate::outcome::{End, parse_retry_after};
 use crate::request::RequestHeaders;
@@ -51,7 +51,8 @@ impl Exchange {
     fn route(&mut self, worker: &mut Worker, host: &mut impl Host) -> Result<(), PassThrough> {
         let pool = pool_of(worker, host).ok_or(PassThrough::NoPool)?;
         let now = worker.now(host);
-        let route = worker.balancer.pick(host, pool, now)?;
+        let demand = Demand { pool, size: None };
+        let route = worker.balancer.pick(host, &demand, now)?;
         let (member, upstream) = (route.reservation.member, route.reservation.upstream);
         let topology = worker.balancer.topology();
         let named = match topology.upstream_of(member) {

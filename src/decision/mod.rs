@@ -92,6 +92,17 @@ impl From<StateError> for PassThrough {
     }
 }
 
+/// What is known of a request before it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Demand {
+    /// Which pool serves it.
+    pub pool: usize,
+    /// Its size, in whatever unit the pool measures requests: bytes, tokens,
+    /// pixels. `None` where the request does not tell; a size that is negative
+    /// or not a number counts as that.
+    pub size: Option<f64>,
+}
+
 /// A place that is counted for one request until it is given to
 /// [`Balancer::release`], which must happen exactly once.
 #[derive(Debug, PartialEq)]
@@ -168,16 +179,18 @@ impl Balancer {
         self.ledger.topology()
     }
 
-    /// Picks a member of `pool` and counts the request there, at once.
+    /// Picks a member of the demand's pool and counts the request there, at
+    /// once.
     ///
     /// # Errors
     /// The request cannot be counted, so it must not be routed.
     pub fn pick(
         &mut self,
         shared: &mut impl SharedData,
-        pool: usize,
+        demand: &Demand,
         now: Timestamp,
     ) -> Result<Route, PassThrough> {
+        let pool = demand.pool;
         let Balancer {
             policies,
             names,

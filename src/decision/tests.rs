@@ -4,6 +4,12 @@ use crate::policy::Reason;
 
 const KEY: &str = "test";
 
+/// A request of which nothing is known.
+const ANY: Demand = Demand {
+    pool: 0,
+    size: None,
+};
+
 fn balancer(json: &str, seed: u64) -> Balancer {
     let config = Config::parse(Some(json.as_bytes())).unwrap();
     Balancer::new(&config, KEY.to_owned(), seed)
@@ -43,7 +49,7 @@ fn closed_loop(
     let mut now = 1.0;
     for _ in 0..rounds {
         while open.len() < clients {
-            let route = balancer.pick(&mut shared, 0, at(now)).unwrap();
+            let route = balancer.pick(&mut shared, &ANY, at(now)).unwrap();
             let server = route.reservation.member;
             shares[server] += 1;
             let took = seconds(server) * route.in_flight as f64;
@@ -65,8 +71,8 @@ fn a_pick_is_counted_and_a_release_uncounts_it() {
     let mut shared = Memory::default();
     let mut one = balancer(r#"{"upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#, 1);
     let mut two = balancer(r#"{"upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#, 2);
-    let first = one.pick(&mut shared, 0, at(1.0)).unwrap();
-    let second = two.pick(&mut shared, 0, at(1.0)).unwrap();
+    let first = one.pick(&mut shared, &ANY, at(1.0)).unwrap();
+    let second = two.pick(&mut shared, &ANY, at(1.0)).unwrap();
     assert_ne!(
         first.reservation.member, second.reservation.member,
         "the other is idle"
@@ -146,7 +152,7 @@ fn long_answers_do_not_make_a_server_look_slow() {
     let mut rng = Rng::new(8);
     let mut now = 1.0;
     for _ in 0..2_000 {
-        let route = balancer.pick(&mut shared, 0, at(now)).unwrap();
+        let route = balancer.pick(&mut shared, &ANY, at(now)).unwrap();
         let base = if route.reservation.member == 0 {
             500
         } else {
@@ -178,7 +184,7 @@ fn what_is_nobodys_fault_teaches_nothing() {
     let mut shared = Memory::default();
     let mut balancer = balancer(r#"{"upstreams": [{"cluster": "a"}]}"#, 1);
     for status in [404, 200] {
-        let route = balancer.pick(&mut shared, 0, at(1.0)).unwrap();
+        let route = balancer.pick(&mut shared, &ANY, at(1.0)).unwrap();
         let mut finished = answered(status, 10);
         finished.end.flags = u64::from(status == 200) << 14;
         balancer
@@ -206,7 +212,7 @@ fn a_large_pool_is_sampled_and_every_member_is_reached() {
     let (mut shared, mut balancer) = (Memory::default(), balancer(&json, 1));
     let mut in_flight = vec![0; 600];
     for _ in 0..1_800 {
-        let route = balancer.pick(&mut shared, 0, at(1.0)).unwrap();
+        let route = balancer.pick(&mut shared, &ANY, at(1.0)).unwrap();
         in_flight[route.reservation.member] += 1;
     }
     assert_eq!(balancer.renew(&mut shared, at(1.0)).unwrap(), in_flight);
@@ -221,9 +227,9 @@ fn a_large_pool_is_sampled_and_every_member_is_reached() {
 fn a_pick_explains_itself() {
     let json = r#"{"policy": "least_request", "upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#;
     let (mut shared, mut balancer) = (Memory::default(), balancer(json, 1));
-    balancer.pick(&mut shared, 0, at(1.0)).unwrap();
-    balancer.pick(&mut shared, 0, at(1.0)).unwrap();
-    let route = balancer.pick(&mut shared, 0, at(1.0)).unwrap();
+    balancer.pick(&mut shared, &ANY, at(1.0)).unwrap();
+    balancer.pick(&mut shared, &ANY, at(1.0)).unwrap();
+    let route = balancer.pick(&mut shared, &ANY, at(1.0)).unwrap();
     let name = |member: usize| ["a", "b"][member];
     let member = route.reservation.member;
     assert_eq!(
@@ -242,7 +248,14 @@ fn a_pool_that_does_not_exist_is_passed_through() {
     let mut balancer = balancer(r#"{"upstreams": [{"cluster": "a"}]}"#, 1);
     assert_eq!(
         balancer
-            .pick(&mut Memory::default(), 7, at(1.0))
+            .pick(
+                &mut Memory::default(),
+                &Demand {
+                    pool: 7,
+                    size: None
+                },
+                at(1.0)
+            )
             .unwrap_err(),
         PassThrough::NoPool
     );

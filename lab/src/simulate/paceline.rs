@@ -1,7 +1,7 @@
 //! Paceline's gateways: the filter's own code, at virtual time.
 
 use paceline::config::{Config, ConfigError};
-use paceline::decision::{Balancer, Reservation};
+use paceline::decision::{Balancer, Demand, Reservation};
 use paceline::host::memory::Memory;
 use paceline::random::Rng;
 use paceline::time::Timestamp;
@@ -159,7 +159,11 @@ impl Gateways {
     fn try_pick(&mut self, call: &Call, now: Time) -> Option<usize> {
         let Gateway { shared, workers } = self.gateways.get_mut(call.gateway)?;
         let instance = workers.get_mut(call.worker)?.current.as_mut()?;
-        let route = instance.balancer.pick(shared, 0, at(now)).ok()?;
+        let demand = Demand {
+            pool: 0,
+            size: None,
+        };
+        let route = instance.balancer.pick(shared, &demand, at(now)).ok()?;
         let server = *instance.servers.get(route.reservation.member)?;
         instance.renewed_at = now;
         instance.outstanding += 1;
