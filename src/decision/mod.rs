@@ -19,7 +19,7 @@ use crate::outcome::End;
 use crate::policy::{self, Candidate, Choice, Picked, Policy, Scored};
 use crate::pool::{MemberIndex, Topology, UpstreamIndex};
 use crate::random::Rng;
-use crate::state::{Ledger, StateError, View};
+use crate::state::{Ledger, StateError, View, Work};
 use crate::time::Timestamp;
 
 pub use explanation::Explanation;
@@ -116,6 +116,8 @@ pub struct Reservation {
     pub picked_at: Timestamp,
     /// Requests in flight at the upstream at that moment, this one included.
     load: u64,
+    /// What is reserved there: the work that was expected of the request.
+    work: Work,
 }
 
 /// A pick that has been counted.
@@ -217,19 +219,22 @@ impl Balancer {
             SAMPLE
         };
 
+        let work = Work::MEAN;
         let committed = ledger.update(shared, now, |view| {
             candidates.clear();
             candidates.extend(order.iter().take(shown).filter_map(|member| {
                 let configured = topology.members.get(*member)?;
+                let outstanding = view.outstanding(configured.upstream);
                 Some(Candidate {
                     member: *member,
                     upstream: configured.upstream,
                     weight: configured.weight,
-                    in_flight: view.in_flight(configured.upstream),
+                    in_flight: outstanding.requests(),
+                    outstanding_work: outstanding.work(),
                     state: view.member(*member),
                 })
             }));
-            decide(&**policy, candidates, view, pool, now, rng)
+            decide(&**policy, candidates, view, pool, work, now, rng)
         })?;
         let (picked, load) = committed.value.ok_or(PassThrough::NoPool)?;
         let winner = candidates
@@ -242,6 +247,7 @@ impl Balancer {
                 upstream: winner.upstream,
                 picked_at: now,
                 load,
+                work,
             },
             explanation: Explanation {
                 policy: name,
@@ -277,7 +283,7 @@ impl Balancer {
             .get(pool)
             .map_or(10.0, |policy| policy.decay_seconds());
         let committed = self.ledger.update(shared, now, |view| {
-            view.release(upstream);
+            view.release(upstream, reservation.work);
             let mut state = view.member(member);
             let mut pool_state = view.pool(pool);
             learn(
@@ -298,7 +304,7 @@ impl Balancer {
                 retries: committed.retries,
             }),
             Err(error) => {
-                self.ledger.forget(upstream);
+                self.ledger.forget(upstream, reservation.work);
                 Err(error)
             }
         }
@@ -339,6 +345,7 @@ fn decide(
     candidates: &mut [Candidate],
     view: &mut View<'_>,
     pool: usize,
+    work: Work,
     now: Timestamp,
     rng: &mut Rng,
 ) -> Option<(Picked, u64)> {
@@ -350,7 +357,7 @@ fn decide(
         rng,
     })?;
     let winner = candidates.get(picked.best.index)?;
-    view.reserve(winner.upstream);
+    view.reserve(winner.upstream, work);
     pool_state.used_at = now;
     view.set_pool(pool, &pool_state);
     if policy.changes_candidates() {

@@ -31,6 +31,8 @@ pub struct Candidate {
     pub weight: f64,
     /// Requests in flight at its upstream, from all workers.
     pub in_flight: u64,
+    /// The work expected of these requests, in mean requests of the pool.
+    pub outstanding_work: f64,
     /// What is known of it. A policy may change it; the change is kept if the
     /// pick is.
     pub state: MemberState,
@@ -235,6 +237,7 @@ mod test_support {
             upstream: member,
             weight: 1.0,
             in_flight: *in_flight,
+            outstanding_work: *in_flight as f64,
             state: MemberState::default(),
         };
         in_flight.iter().enumerate().map(candidate).collect()

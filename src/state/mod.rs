@@ -8,18 +8,21 @@
 //!
 //! - [`record`]: the bytes. Fixed-width rows, edited in place.
 //! - [`rows`]: what one row means: a member's estimates, a pool's totals.
+//! - [`outstanding`]: what is outstanding at an upstream, in requests and work.
 //! - [`ledger`]: one worker's view of the record: where its members stand in
 //!   it, its lane, and what it has in flight.
 
 pub mod ledger;
+pub mod outstanding;
 pub mod record;
 pub mod rows;
 pub mod transaction;
 
 pub use ledger::{Ledger, View};
+pub use outstanding::{Outstanding, Work};
 pub use rows::{MemberState, PoolState};
 pub use transaction::{Committed, StateError};
 
 /// Version of the record's layout and meaning. It is part of the record's key,
 /// so that a worker never reads what another version wrote.
-pub const SCHEMA_VERSION: u16 = 1;
+pub const SCHEMA_VERSION: u16 = 2;

@@ -5,7 +5,8 @@
 //! pools      identity u64, PoolState
 //! members    identity u64, MemberState
 //! upstreams  identity u64, when it was last named u64
-//! lanes      owner u64, heartbeat u64, then in flight u32 per upstream
+//! lanes      owner u64, heartbeat u64, then for each upstream the requests in
+//!            flight u32 and their expected work u32, see [`Outstanding`]
 //! ```
 //!
 //! All numbers are little-endian. A record is edited in place: a transaction
@@ -17,6 +18,7 @@
 use std::time::Duration;
 
 use super::SCHEMA_VERSION;
+use super::outstanding::Outstanding;
 use super::rows::{MemberState, PoolState};
 use crate::random::mix;
 use crate::time::Timestamp;
@@ -33,7 +35,7 @@ const POOL: usize = IDENTITY + PoolState::SIZE;
 const MEMBER: usize = IDENTITY + MemberState::SIZE;
 const UPSTREAM: usize = IDENTITY + 8;
 const LANE_HEADER: usize = 16;
-const COUNT: usize = 4;
+const COUNT: usize = Outstanding::SIZE;
 
 /// The blob is not a record of this schema version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,18 +242,14 @@ impl Record {
         self.word(self.lane_offset(lane) + offset)
     }
 
-    /// What lane `lane` has in flight at the upstream in row `row`.
+    /// What lane `lane` has outstanding at the upstream in row `row`.
     #[must_use]
-    pub fn lane_in_flight(&self, lane: usize, row: usize) -> u32 {
-        let counts = self.lane_counts(lane);
-        counts.get(row).copied().map_or(0, u32::from_le_bytes)
-    }
-
-    /// What lane `lane` has in flight at each upstream, little-endian.
-    #[must_use]
-    pub fn lane_counts(&self, lane: usize) -> &[[u8; COUNT]] {
+    pub fn lane_outstanding(&self, lane: usize, row: usize) -> Outstanding {
         let counts = self.bytes.get(self.lane_counts_range(lane));
-        counts.unwrap_or_default().as_chunks().0
+        let (counts, _) = counts.unwrap_or_default().as_chunks::<COUNT>();
+        counts
+            .get(row)
+            .map_or_else(Outstanding::default, Outstanding::decode)
     }
 
     fn lane_counts_range(&self, lane: usize) -> std::ops::Range<usize> {
@@ -268,23 +266,24 @@ impl Record {
         }
     }
 
-    /// Sets everything that lane `lane` has in flight to zero.
+    /// Sets everything that lane `lane` has outstanding to nothing.
     pub fn clear_lane(&mut self, lane: usize) {
-        self.set_lane_in_flight(lane, (0..self.upstreams).map(|row| (row, 0)));
+        let nothing = (0..self.upstreams).map(|row| (row, Outstanding::default()));
+        self.set_lane_outstanding(lane, nothing);
     }
 
-    /// Sets what lane `lane` has in flight at the upstreams in the given rows.
-    pub fn set_lane_in_flight(
+    /// Sets what lane `lane` has outstanding at the upstreams in the given rows.
+    pub fn set_lane_outstanding(
         &mut self,
         lane: usize,
-        in_flight: impl IntoIterator<Item = (usize, u32)>,
+        outstanding: impl IntoIterator<Item = (usize, Outstanding)>,
     ) {
         let range = self.lane_counts_range(lane);
         let counts = self.bytes.get_mut(range).unwrap_or_default();
         let (counts, _) = counts.as_chunks_mut::<COUNT>();
-        for (row, in_flight) in in_flight {
+        for (row, outstanding) in outstanding {
             if let Some(count) = counts.get_mut(row) {
-                *count = in_flight.to_le_bytes();
+                *count = outstanding.encode();
             }
         }
     }
@@ -338,6 +337,7 @@ fn fingerprint(rows: &Rows) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::outstanding::Work;
     use super::*;
     use proptest::prelude::*;
 
@@ -355,11 +355,19 @@ mod tests {
         }
     }
 
+    fn some(requests: u32, work: f64) -> Outstanding {
+        let mut outstanding = Outstanding::default();
+        for _ in 0..requests {
+            outstanding.add(Work::of_requests(work));
+        }
+        outstanding
+    }
+
     fn sample() -> Record {
         let mut record = Record::new(&rows(&[11], &[21, 22], &[31, 32]));
         let lane = record.add_lane();
         record.hold_lane(lane, 77, Timestamp::from_nanos(1_000));
-        record.set_lane_in_flight(lane, [(1, 5)]);
+        record.set_lane_outstanding(lane, [(1, some(5, 0.5))]);
         record
     }
 
@@ -373,8 +381,8 @@ mod tests {
         assert_eq!(read.upstream_identities().collect::<Vec<_>>(), [31, 32]);
         assert_eq!(read.upstream_named_at(1), Timestamp::from_nanos(32));
         assert_eq!(read.lane_owner(0), 77);
-        assert_eq!(read.lane_in_flight(0, 0), 0);
-        assert_eq!(read.lane_in_flight(0, 1), 5);
+        assert!(read.lane_outstanding(0, 0).is_nothing());
+        assert_eq!(read.lane_outstanding(0, 1), some(5, 0.5));
     }
 
     #[test]
@@ -382,11 +390,11 @@ mod tests {
         let mut record = sample();
         let second = record.add_lane();
         record.hold_lane(second, 88, Timestamp::ZERO);
-        record.set_lane_in_flight(second, [(0, 3)]);
+        record.set_lane_outstanding(second, [(0, some(3, 2.0))]);
         record.clear_lane(0);
-        assert_eq!(record.lane_in_flight(0, 1), 0);
+        assert!(record.lane_outstanding(0, 1).is_nothing());
         assert_eq!(record.lane_owner(0), 77);
-        assert_eq!(record.lane_in_flight(second, 0), 3);
+        assert_eq!(record.lane_outstanding(second, 0), some(3, 2.0));
         assert!(Record::parse(record.as_bytes().to_vec()).is_ok());
     }
 
@@ -414,12 +422,12 @@ mod tests {
         let mut record = sample();
         let before = record.clone();
         record.set_member(2, &MemberState::default());
-        record.set_lane_in_flight(0, [(2, 1)]);
-        record.set_lane_in_flight(1, [(0, 1)]);
+        record.set_lane_outstanding(0, [(2, some(1, 1.0))]);
+        record.set_lane_outstanding(1, [(0, some(1, 1.0))]);
         record.hold_lane(1, 5, Timestamp::ZERO);
         record.clear_lane(9);
         assert_eq!(record, before);
-        assert_eq!(record.lane_in_flight(1, 0), 0);
+        assert!(record.lane_outstanding(1, 0).is_nothing());
         assert_eq!(record.lane_owner(9), 0);
     }
 

@@ -65,8 +65,9 @@ fn other_workers_cost_a_request_no_further_calls_and_few_bytes() {
         alone.calls(),
         "alone:\n{alone}\namong nine:\n{among}"
     );
-    // Eight lanes of eight counts, read and written by two transactions.
-    let most = 8 * (8 * 4 + 32) * 4;
+    // Eight lanes of eight counts of requests and work, read and written by two
+    // transactions.
+    let most = 8 * (8 * 8 + 16) * 4;
     let more = among.bytes() - alone.bytes();
     assert!(
         more <= most,

@@ -12,6 +12,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::outstanding::{Outstanding, Work};
 use super::record::{Record, Rows};
 use super::rows::{MemberState, PoolState};
 use super::transaction::{self, Committed, StateError, transact};
@@ -30,10 +31,10 @@ pub struct Ledger {
     key: String,
     owner: u64,
     lease: Duration,
-    /// In flight from this worker, by upstream. The truth; the lane is a copy.
-    in_flight: Vec<u32>,
+    /// Outstanding from this worker, by upstream. The truth; the lane is a copy.
+    outstanding: Vec<Outstanding>,
     /// The counts as a transaction would leave them; kept for its allocation.
-    proposed: Vec<u32>,
+    proposed: Vec<Outstanding>,
     /// Lanes of other workers that count; kept for its allocation.
     live: Vec<usize>,
     placement: Placement,
@@ -62,8 +63,8 @@ impl Ledger {
             key,
             owner: owner.max(1),
             lease,
-            in_flight: vec![0; upstreams],
-            proposed: vec![0; upstreams],
+            outstanding: vec![Outstanding::default(); upstreams],
+            proposed: vec![Outstanding::default(); upstreams],
             live: Vec::new(),
             placement: Placement::default(),
         }
@@ -85,7 +86,7 @@ impl Ledger {
     /// What this worker has in flight, over all upstreams.
     #[must_use]
     pub fn own_in_flight(&self) -> u64 {
-        self.in_flight.iter().map(|count| u64::from(*count)).sum()
+        self.outstanding.iter().map(|own| own.requests()).sum()
     }
 
     /// One transaction: `change` sees the record and may change estimates and
@@ -106,7 +107,7 @@ impl Ledger {
             key,
             owner,
             lease,
-            in_flight,
+            outstanding,
             proposed,
             live,
             placement,
@@ -119,7 +120,7 @@ impl Ledger {
             live.extend(
                 (0..record.lanes()).filter(|l| *l != lane && record.lane_is_live(*l, now, *lease)),
             );
-            proposed.clone_from(in_flight);
+            proposed.clone_from(outstanding);
             let mut view = View {
                 topology,
                 record: &mut record,
@@ -130,18 +131,19 @@ impl Ledger {
             let value = change(&mut view);
             record.hold_lane(lane, *owner, now);
             let rows = placement.upstreams.iter().copied();
-            record.set_lane_in_flight(lane, rows.zip(proposed.iter().copied()));
+            record.set_lane_outstanding(lane, rows.zip(proposed.iter().copied()));
             (record, value)
         })?;
-        std::mem::swap(in_flight, proposed);
+        std::mem::swap(outstanding, proposed);
         Ok(committed)
     }
 
-    /// Counts one request less at `upstream` without a transaction: for when
-    /// the one that should have done it failed. The next one publishes it.
-    pub fn forget(&mut self, upstream: UpstreamIndex) {
-        if let Some(count) = self.in_flight.get_mut(upstream) {
-            *count = count.saturating_sub(1);
+    /// Counts one request less at `upstream`, of which `work` was expected,
+    /// without a transaction: for when the one that should have done it failed.
+    /// The next one publishes it.
+    pub fn forget(&mut self, upstream: UpstreamIndex, work: Work) {
+        if let Some(own) = self.outstanding.get_mut(upstream) {
+            own.remove(work);
         }
     }
 
@@ -160,7 +162,7 @@ impl Ledger {
         let rows = index(record.upstream_identities());
         let in_flight = |upstream: &Upstream| {
             let row = rows.get(&upstream.identity);
-            row.map_or(0, |row| sum_of_lanes(&record, &lanes, *row))
+            row.map_or(0, |row| sum_of_lanes(&record, &lanes, *row).requests())
         };
         Ok(self.topology.upstreams.iter().map(in_flight).collect())
     }
@@ -294,7 +296,7 @@ fn extend(record: &Record, topology: &Topology, now: Timestamp, lease: Duration)
     for (row, identity) in record.upstream_identities().enumerate() {
         let named_at = record.upstream_named_at(row);
         let is_wanted = wanted.contains_key(&identity);
-        if is_wanted || is_fresh(named_at) || sum_of_lanes(record, &lanes, row) > 0 {
+        if is_wanted || is_fresh(named_at) || !sum_of_lanes(record, &lanes, row).is_nothing() {
             rows.upstreams
                 .push((identity, if is_wanted { now } else { named_at }));
             kept.push(row);
@@ -310,8 +312,8 @@ fn extend(record: &Record, topology: &Topology, now: Timestamp, lease: Duration)
     for lane in lanes {
         let copy = extended.add_lane();
         extended.hold_lane(copy, record.lane_owner(lane), record.lane_heartbeat(lane));
-        let counts = kept.iter().map(|row| record.lane_in_flight(lane, *row));
-        extended.set_lane_in_flight(copy, counts.enumerate());
+        let counts = kept.iter().map(|row| record.lane_outstanding(lane, *row));
+        extended.set_lane_outstanding(copy, counts.enumerate());
     }
     extended
 }
@@ -332,9 +334,9 @@ fn live_lanes(record: &Record, now: Timestamp, lease: Duration) -> Vec<usize> {
         .collect()
 }
 
-fn sum_of_lanes(record: &Record, lanes: &[usize], row: usize) -> u64 {
-    let counts = lanes.iter().map(|lane| record.lane_in_flight(*lane, row));
-    counts.map(u64::from).sum()
+fn sum_of_lanes(record: &Record, lanes: &[usize], row: usize) -> Outstanding {
+    let counts = lanes.iter().map(|lane| record.lane_outstanding(*lane, row));
+    counts.fold(Outstanding::default(), Outstanding::plus)
 }
 
 /// The record as a transaction sees it, in the configuration's own numbering.
@@ -344,7 +346,7 @@ pub struct View<'a> {
     record: &'a mut Record,
     placement: &'a Placement,
     live: &'a [usize],
-    own: &'a mut Vec<u32>,
+    own: &'a mut Vec<Outstanding>,
 }
 
 impl View<'_> {
@@ -380,14 +382,21 @@ impl View<'_> {
         }
     }
 
-    /// What all living workers have in flight at `upstream`, through whichever
-    /// pool it came.
+    /// What all living workers have outstanding at `upstream`, through
+    /// whichever pool it came.
+    #[must_use]
+    pub fn outstanding(&self, upstream: UpstreamIndex) -> Outstanding {
+        let own = self.own.get(upstream).copied().unwrap_or_default();
+        match self.placement.upstreams.get(upstream) {
+            Some(row) => own.plus(sum_of_lanes(self.record, self.live, *row)),
+            None => own,
+        }
+    }
+
+    /// Requests in flight at `upstream`, of [`View::outstanding`].
     #[must_use]
     pub fn in_flight(&self, upstream: UpstreamIndex) -> u64 {
-        let own = self.own.get(upstream).copied().unwrap_or(0);
-        let row = self.placement.upstreams.get(upstream);
-        let others = row.map_or(0, |row| sum_of_lanes(self.record, self.live, *row));
-        u64::from(own) + others
+        self.outstanding(upstream).requests()
     }
 
     /// What is in flight at each upstream, in the order of
@@ -398,17 +407,19 @@ impl View<'_> {
         upstreams.map(|upstream| self.in_flight(upstream)).collect()
     }
 
-    /// Counts one request more from this worker at `upstream`.
-    pub fn reserve(&mut self, upstream: UpstreamIndex) {
-        if let Some(count) = self.own.get_mut(upstream) {
-            *count = count.saturating_add(1);
+    /// Counts one request more from this worker at `upstream`, of which `work`
+    /// is expected.
+    pub fn reserve(&mut self, upstream: UpstreamIndex, work: Work) {
+        if let Some(own) = self.own.get_mut(upstream) {
+            own.add(work);
         }
     }
 
-    /// Counts one request less from this worker at `upstream`.
-    pub fn release(&mut self, upstream: UpstreamIndex) {
-        if let Some(count) = self.own.get_mut(upstream) {
-            *count = count.saturating_sub(1);
+    /// Counts one request less from this worker at `upstream`; `work` is what
+    /// was reserved for it.
+    pub fn release(&mut self, upstream: UpstreamIndex, work: Work) {
+        if let Some(own) = self.own.get_mut(upstream) {
+            own.remove(work);
         }
     }
 }

@@ -34,7 +34,7 @@ fn reserve(
     member: usize,
 ) -> u64 {
     let committed = ledger.update(shared, now, |view| {
-        view.reserve(member);
+        view.reserve(member, Work::MEAN);
         view.in_flight(member)
     });
     committed.unwrap().value
@@ -47,7 +47,7 @@ fn release(
     member: usize,
 ) -> u64 {
     let committed = ledger.update(shared, now, |view| {
-        view.release(member);
+        view.release(member, Work::MEAN);
         view.in_flight(member)
     });
     committed.unwrap().value
@@ -110,10 +110,10 @@ fn a_release_that_failed_is_made_good_by_the_next_transaction() {
     let mut one = worker(1, &["a", "b"]);
     reserve(&mut one, &mut shared, at(1), 0);
     assert!(
-        one.update(&mut Broken, at(1), |view| view.release(0))
+        one.update(&mut Broken, at(1), |view| view.release(0, Work::MEAN))
             .is_err()
     );
-    one.forget(0);
+    one.forget(0, Work::MEAN);
     assert_eq!(
         one.observe(&mut shared, at(1)).unwrap(),
         [1, 0],
@@ -127,7 +127,7 @@ fn a_release_that_failed_is_made_good_by_the_next_transaction() {
 fn a_transaction_that_failed_counts_nothing() {
     let mut one = worker(1, &["a"]);
     assert_eq!(
-        one.update(&mut Broken, at(1), |view| view.reserve(0)),
+        one.update(&mut Broken, at(1), |view| view.reserve(0, Work::MEAN)),
         Err(StateError::Host(HostError(10)))
     );
     assert_eq!(one.own_in_flight(), 0);
@@ -141,7 +141,7 @@ fn a_damaged_record_is_replaced_and_filled_again() {
     reserve(&mut two, &mut shared, at(1), 0);
     shared.set(KEY, b"not a record".to_vec());
     assert_eq!(
-        one.update(&mut shared, at(2), |view| view.reserve(0)),
+        one.update(&mut shared, at(2), |view| view.reserve(0, Work::MEAN)),
         Err(StateError::Malformed)
     );
     assert_eq!(
@@ -164,7 +164,7 @@ fn what_was_learned_survives_a_change_of_upstreams() {
         let mut state = view.member(1);
         state.pace.observe(0.25, 0.0);
         view.set_member(1, &state);
-        view.reserve(1);
+        view.reserve(1, Work::MEAN);
     };
     before.update(&mut shared, at(1), learn).unwrap();
     let mut after = worker(2, &["d", "b"]);
@@ -244,7 +244,7 @@ fn contention_without_end_is_given_up() {
     let mut shared = Contended(Memory::default());
     let mut one = worker(1, &["a"]);
     assert_eq!(
-        one.update(&mut shared, at(1), |view| view.reserve(0)),
+        one.update(&mut shared, at(1), |view| view.reserve(0, Work::MEAN)),
         Err(StateError::Contended)
     );
     assert_eq!(one.own_in_flight(), 0);
@@ -282,6 +282,7 @@ enum Step {
     Reserve {
         worker: usize,
         member: usize,
+        work: Work,
     },
     Release {
         worker: usize,
@@ -303,7 +304,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0..3usize, 0..4usize).prop_map(|(worker, member)| Step::Reserve { worker, member }),
+        8 => (0..3usize, 0..4usize, 0.0f64..3.0).prop_map(|(worker, member, requests)| {
+            Step::Reserve { worker, member, work: Work::of_requests(requests) }
+        }),
         6 => (0..3usize).prop_map(|worker| Step::Release { worker }),
         1 => (0..3usize).prop_map(|worker| Step::LoseRelease { worker }),
         1 => (0..3usize).prop_map(|worker| Step::Die { worker }),
@@ -315,9 +318,10 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     /// Whatever happens: once the living workers have renewed and the leases
-    /// of the dead have ended, the totals are what the living have in flight.
+    /// of the dead have ended, the totals, in requests
+    /// and in work, are what the living have outstanding.
     #[test]
-    fn totals_are_what_the_living_have_in_flight(steps in proptest::collection::vec(step(), 1..120)) {
+    fn totals_are_what_the_living_have_outstanding(steps in proptest::collection::vec(step(), 1..120)) {
         const ALL: [&str; 4] = ["a", "b", "c", "d"];
         // Workers of one process may have different configurations.
         let configured: [&[&str]; 3] = [&ALL, &ALL, &["d", "a"]];
@@ -327,30 +331,30 @@ proptest! {
             worker(owner, configured[which])
         };
         let mut shared = Memory::default();
-        let mut workers: Vec<(Ledger, Vec<usize>)> = (0..3).map(|w| (start(w), Vec::new())).collect();
+        let mut workers: Vec<(Ledger, Vec<(usize, Work)>)> = (0..3).map(|w| (start(w), Vec::new())).collect();
         let mut now = 100;
         for step in steps {
             match step {
-                Step::Reserve { worker, member } => {
+                Step::Reserve { worker, member, work } => {
                     let (ledger, open) = &mut workers[worker];
                     let member = member % configured[worker].len();
-                    if ledger.update(&mut shared, at(now), |view| view.reserve(member)).is_ok() {
-                        open.push(member);
+                    if ledger.update(&mut shared, at(now), |view| view.reserve(member, work)).is_ok() {
+                        open.push((member, work));
                     }
                 }
                 Step::Release { worker } => {
                     let (ledger, open) = &mut workers[worker];
-                    if let Some(member) = open.pop()
-                        && ledger.update(&mut shared, at(now), |view| view.release(member)).is_err()
+                    if let Some((member, work)) = open.pop()
+                        && ledger.update(&mut shared, at(now), |view| view.release(member, work)).is_err()
                     {
-                        ledger.forget(member);
+                        ledger.forget(member, work);
                     }
                 }
                 Step::LoseRelease { worker } => {
                     let (ledger, open) = &mut workers[worker];
-                    if let Some(member) = open.pop() {
-                        prop_assert!(ledger.update(&mut Broken, at(now), |view| view.release(member)).is_err());
-                        ledger.forget(member);
+                    if let Some((member, work)) = open.pop() {
+                        prop_assert!(ledger.update(&mut Broken, at(now), |view| view.release(member, work)).is_err());
+                        ledger.forget(member, work);
                     }
                 }
                 Step::Die { worker } => workers[worker] = (start(worker), Vec::new()),
@@ -369,14 +373,16 @@ proptest! {
             let _ = ledger.update(&mut shared, at(now), |_| ());
             prop_assert!(ledger.update(&mut shared, at(now), |_| ()).is_ok());
         }
-        let mut expected = [0; 4];
+        let mut expected = [Outstanding::default(); 4];
         for (worker, (ledger, open)) in workers.iter().enumerate() {
             prop_assert_eq!(ledger.own_in_flight(), open.len() as u64);
-            for member in open {
+            for (member, work) in open {
                 let name = configured[worker][*member];
-                expected[ALL.iter().position(|c| *c == name).unwrap()] += 1;
+                expected[ALL.iter().position(|c| *c == name).unwrap()].add(*work);
             }
         }
-        prop_assert_eq!(workers[0].0.observe(&mut shared, at(now)).unwrap(), expected);
+        prop_assert_eq!(workers[0].0.observe(&mut shared, at(now)).unwrap(), expected.map(Outstanding::requests));
+        let seen = workers[0].0.update(&mut shared, at(now), |view| [0, 1, 2, 3].map(|u| view.outstanding(u)));
+        prop_assert_eq!(seen.unwrap().value, expected);
     }
 }
