@@ -8,10 +8,12 @@ pub mod errors;
 pub mod pace;
 pub mod response_time;
 pub mod shrinkage;
+pub mod sketch;
 pub mod work;
 
 pub use errors::ErrorRate;
 pub use pace::{Pace, ResidualVariance};
 pub use response_time::{PeakResponseTime, ResponseTime};
 pub use shrinkage::Prior;
+pub use sketch::Sketch;
 pub use work::ObservedWork;
