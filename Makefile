@@ -21,10 +21,14 @@ LAB         := $(TARGET_DIR)/lab/lab
 EMPTY       := $(TARGET_DIR)/$(WASM_TARGET)/release/empty_filter.wasm
 ENVOY       := $(CURDIR)/.venv/envoy-$(ENVOY_VERSION)/envoy
 
+# Panic messages name source files: not by where they lie on this machine.
+CARGO_HOME_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
+REPRODUCIBLE   := CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="--remap-path-prefix=$(CARGO_HOME_DIR)=cargo --remap-path-prefix=$(CURDIR)=paceline"
+
 export PACELINE_ENVOY := $(ENVOY)
 export PACELINE_WASM  := $(WASM)
 
-.PHONY: help setup toolchain build wasm lab empty-filter run up down test bench bench-short validate lint fmt clean
+.PHONY: help setup toolchain build wasm lab empty-filter run up down test bench bench-short validate image image-tools lint fmt clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +44,7 @@ $(ENVOY): envoy/requirements.txt scripts/install-envoy
 build: wasm lab ## build the filter and the lab, optimised
 
 wasm: toolchain
-	@$(CARGO) build --quiet --package paceline --lib --release --target $(WASM_TARGET)
+	@$(REPRODUCIBLE) $(CARGO) build --quiet --package paceline --lib --release --target $(WASM_TARGET)
 	@echo "built $(WASM) ($$(wc -c < $(WASM)) bytes)"
 
 lab: toolchain
@@ -56,7 +60,7 @@ up: setup build ## leave Envoy and eight model servers running, and print what t
 down: ## stop what `make up` started
 	@scripts/down
 
-test: setup validate ## run every test, those against a real Envoy included
+test: setup image-tools validate ## run every test, those against a real Envoy included
 	$(CARGO) test --workspace
 
 bench: setup build empty-filter ## measure what docs/benchmarks.md states, half an hour, and write it there
@@ -66,10 +70,16 @@ bench-short: setup build empty-filter ## a minute of the same, with wide bounds
 	$(LAB) bench --empty-filter $(EMPTY) --short
 
 empty-filter: toolchain
-	@$(CARGO) build --quiet --package empty-filter --release --target $(WASM_TARGET)
+	@$(REPRODUCIBLE) $(CARGO) build --quiet --package empty-filter --release --target $(WASM_TARGET)
 
 validate: setup wasm ## let Envoy check every shipped configuration
 	@scripts/validate $(ENVOY) $(WASM) envoy/*.yaml
+
+image: build ## make container images of the filter for Istio, in out/image
+	@$(LAB) image
+
+image-tools: ## install what the tests of the images need: a registry and a client
+	@scripts/install-packages docker-registry skopeo
 
 lint: toolchain ## check formatting, lints and documentation
 	@scripts/check-toolchain $(WASM_TARGET) clippy fmt

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod compare;
 pub mod gateway;
+pub mod image;
 pub mod json;
 pub mod load;
 pub mod model;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod compare;
+mod image;
 mod load;
 mod overhead;
 mod plan;
@@ -26,6 +27,7 @@ struct Cli {
 enum Command {
     Bench(bench::Args),
     Compare(compare::Args),
+    Image(image::Args),
     Load(load::Args),
     Overhead(overhead::Args),
     Plan(plan::Args),
@@ -43,6 +45,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     match command {
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Overhead(args) => overhead::run(&args),
         Command::Plan(args) => plan::run(&args),
