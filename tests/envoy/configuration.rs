@@ -4,6 +4,7 @@ use lab::gateway::{Balancing, Gateway, GatewayError, Topology, filter_module};
 use serde_json::json;
 
 use crate::support::fleet::{Fleet, one_pool, paceline};
+use crate::support::place::place;
 use crate::support::upstream::Behaviour;
 
 /// A topology that nothing is sent to.
@@ -81,7 +82,7 @@ fn expect_said(error: &GatewayError, config: &str, said: &[&str]) {
 #[test]
 fn mistakes_are_refused_by_validation() {
     for (config, said) in MISTAKES {
-        let error = Gateway::validate(&written(config)).unwrap_err();
+        let error = Gateway::validate(place(), &written(config)).unwrap_err();
         assert!(matches!(error, GatewayError::Refused { .. }), "{error}");
         expect_said(&error, config, said);
     }
@@ -90,7 +91,9 @@ fn mistakes_are_refused_by_validation() {
 #[tokio::test]
 async fn envoy_does_not_start_with_a_mistake() {
     for (config, said) in [MISTAKES[1], MISTAKES[5]] {
-        let error = Gateway::start(&written(config)).await.unwrap_err();
+        let error = Gateway::start_in(place(), &written(config))
+            .await
+            .unwrap_err();
         assert!(matches!(error, GatewayError::Ended { .. }), "{error}");
         expect_said(&error, config, said);
     }
@@ -107,7 +110,7 @@ fn every_policy_is_accepted_by_validation() {
         "peak_ewma",
         "shortest_expected_delay",
     ] {
-        Gateway::validate(&unused(paceline(&one_pool(2, policy)))).unwrap();
+        Gateway::validate(place(), &unused(paceline(&one_pool(2, policy)))).unwrap();
     }
 }
 

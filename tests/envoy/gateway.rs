@@ -7,6 +7,7 @@ use std::time::Duration;
 use lab::gateway::{Balancing, Gateway, GatewayError, Topology};
 
 use crate::support::fleet::Fleet;
+use crate::support::place::place;
 use crate::support::upstream::Behaviour;
 
 #[tokio::test]
@@ -52,7 +53,7 @@ async fn a_module_that_is_missing_is_named() {
         config: "{}".to_owned(),
     };
     let topology = Topology::new([("a", ([127, 0, 0, 1], 1).into())], balancing);
-    let error = Gateway::start(&topology).await.unwrap_err();
+    let error = Gateway::start_in(place(), &topology).await.unwrap_err();
     assert!(
         matches!(error, GatewayError::ModuleMissing { .. }),
         "{error}"

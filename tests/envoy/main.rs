@@ -3,6 +3,9 @@
 //! The Envoy binary comes from `make setup`, the filter from `make build`; if
 //! either is missing, the tests fail and say so. Every test starts an Envoy of
 //! its own on ports that the system chooses, so all run in parallel.
+//!
+//! With `PACELINE_HARNESS=containers` the same tests put each Envoy into a
+//! container, of the image that `ENVOY_IMAGE` names, on a network made for them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,6 @@
 //! Envoy's configuration, made from the shipped file.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -40,6 +41,15 @@ pub(super) struct Rendered {
     pub(super) listeners: Option<String>,
 }
 
+/// Where Envoy is to listen; port 0 lets the system choose.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sockets {
+    /// For clients.
+    pub(super) listener: SocketAddr,
+    /// For the admin interface.
+    pub(super) admin: SocketAddr,
+}
+
 impl Bootstrap {
     /// The shipped configuration.
     pub(super) fn shipped() -> Result<Self, GatewayError> {
@@ -49,13 +59,16 @@ impl Bootstrap {
     }
 
     /// The configuration for a topology.
-    pub(super) fn render(mut self, topology: &Topology) -> Result<Rendered, GatewayError> {
+    pub(super) fn render(
+        mut self,
+        topology: &Topology,
+        sockets: Sockets,
+    ) -> Result<Rendered, GatewayError> {
         if topology.upstreams.is_empty() {
             return Err(GatewayError::NoUpstreams);
         }
-        for address in [ADMIN_PORT, LISTENER_PORT] {
-            *self.at(address)? = json!({ "address": "127.0.0.1", "port_value": 0 });
-        }
+        *self.at(ADMIN_PORT)? = socket_address(sockets.admin);
+        *self.at(LISTENER_PORT)? = socket_address(sockets.listener);
         self.set_filter(&topology.balancing)?;
         self.set_routes(topology)?;
         self.set_clusters(topology)?;
@@ -201,14 +214,15 @@ fn set_servers(cluster: &mut Value, upstreams: &[Upstream]) -> Result<(), Gatewa
     *servers = upstreams
         .iter()
         .map(|upstream| {
-            let address = json!({
-                "address": upstream.address.ip(),
-                "port_value": upstream.address.port(),
-            });
+            let address = socket_address(upstream.address);
             json!({ "endpoint": { "address": { "socket_address": address } } })
         })
         .collect();
     Ok(())
+}
+
+fn socket_address(address: SocketAddr) -> Value {
+    json!({ "address": address.ip(), "port_value": address.port() })
 }
 
 fn set_policy(cluster: &mut Value, balancing: &Balancing) {
@@ -288,8 +302,19 @@ mod tests {
         }
     }
 
+    fn sockets() -> Sockets {
+        Sockets {
+            listener: ([127, 0, 0, 1], 0).into(),
+            admin: ([127, 0, 0, 1], 0).into(),
+        }
+    }
+
+    fn fill(topology: &Topology) -> Result<Rendered, GatewayError> {
+        Bootstrap::shipped().unwrap().render(topology, sockets())
+    }
+
     fn render(topology: &Topology) -> Value {
-        let rendered = Bootstrap::shipped().unwrap().render(topology).unwrap();
+        let rendered = fill(topology).unwrap();
         serde_json::from_str(&rendered.to_json(Path::new("/run")).unwrap()).unwrap()
     }
 
@@ -348,7 +373,7 @@ mod tests {
     fn a_reloadable_listener_moves_to_its_own_file() {
         let mut topology = topology(filter());
         topology.reloadable = true;
-        let rendered = Bootstrap::shipped().unwrap().render(&topology).unwrap();
+        let rendered = fill(&topology).unwrap();
         let listeners: Value = serde_json::from_str(&rendered.listeners.clone().unwrap()).unwrap();
         assert_eq!(names(&listeners, "/resources"), ["ingress"]);
         let text = rendered.to_json(Path::new("/run")).unwrap();
@@ -371,7 +396,7 @@ mod tests {
     #[test]
     fn a_gateway_without_servers_is_refused() {
         let empty = Topology::new(Vec::<(String, _)>::new(), filter());
-        let error = Bootstrap::shipped().unwrap().render(&empty).unwrap_err();
+        let error = fill(&empty).unwrap_err();
         assert!(matches!(error, GatewayError::NoUpstreams));
     }
 }

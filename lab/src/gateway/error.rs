@@ -76,6 +76,15 @@ pub enum GatewayError {
         problem: String,
     },
 
+    /// The container engine, or its client, did not do what it should.
+    #[error("docker {command}: {problem}")]
+    Docker {
+        /// What was asked of it.
+        command: String,
+        /// What it said.
+        problem: String,
+    },
+
     /// A file or process could not be used.
     #[error("{path}: {source}", path = .path.display())]
     File {
@@ -97,6 +106,13 @@ impl GatewayError {
     pub(super) fn admin(path: &str, problem: impl std::fmt::Display) -> Self {
         Self::Admin {
             path: path.to_owned(),
+            problem: problem.to_string(),
+        }
+    }
+
+    pub(super) fn docker(command: &str, problem: impl std::fmt::Display) -> Self {
+        Self::Docker {
+            command: command.to_owned(),
             problem: problem.to_string(),
         }
     }

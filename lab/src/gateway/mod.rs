@@ -8,25 +8,27 @@
 
 mod admin;
 mod bootstrap;
+mod container;
 mod error;
+mod files;
 mod locate;
 mod process;
 mod stats;
 mod topology;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use self::container::Network;
 pub use self::error::GatewayError;
 pub use self::locate::{envoy_binary, filter_module};
 pub use self::stats::{Sample, Stats};
 pub use self::topology::{Balancing, Topology, Upstream};
 
 use self::admin::Admin;
-use self::bootstrap::Bootstrap;
+use self::files::Files;
 use self::process::EnvoyProcess;
 
 /// How long Envoy may take to start or to take over a new configuration: it
@@ -36,7 +38,16 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 /// Time between two looks at a condition that is being waited for.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A running Envoy. Dropping it ends the process and removes its directory.
+/// Where a gateway runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// On this machine, on loopback: the binary of [`envoy_binary`].
+    Process,
+    /// In a container of its own.
+    Container(&'a Network),
+}
+
+/// A running Envoy. Dropping it ends it and removes its directory.
 #[derive(Debug)]
 pub struct Gateway {
     process: EnvoyProcess,
@@ -45,13 +56,13 @@ pub struct Gateway {
     url: String,
     admin_url: String,
     workers: u32,
-    watched_listeners: Option<PathBuf>,
+    reloadable: bool,
     /// Last, so that Envoy is gone before its files are.
-    _directory: tempfile::TempDir,
+    files: Files,
 }
 
 impl Gateway {
-    /// Starts Envoy and waits until it accepts requests.
+    /// Starts an Envoy process and waits until it accepts requests.
     ///
     /// # Errors
     ///
@@ -59,30 +70,32 @@ impl Gateway {
     /// and an Envoy that refuses its configuration, ends, or is not ready within
     /// 30 s, with the end of its log.
     pub async fn start(topology: &Topology) -> Result<Self, GatewayError> {
-        check_module(topology)?;
-        let directory = new_directory()?;
-        let bootstrap = Bootstrap::shipped()?.render(topology)?;
-        let watched_listeners = match &bootstrap.listeners {
-            Some(listeners) => {
-                let path = directory.path().join(bootstrap::LISTENERS_FILE);
-                write(&path, listeners)?;
-                Some(path)
-            }
-            None => None,
-        };
-        let config = directory.path().join("envoy.json");
-        write(&config, &bootstrap.to_json(directory.path())?)?;
+        Self::start_in(Place::Process, topology).await
+    }
 
-        let mut process = EnvoyProcess::spawn(&config, topology, directory.path())?;
+    /// The same in another place.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Gateway::start`].
+    pub async fn start_in(place: Place<'_>, topology: &Topology) -> Result<Self, GatewayError> {
+        check_module(topology)?;
+        let files = Files::new(place)?;
+        files.write(topology)?;
+
+        let mut process = EnvoyProcess::spawn(place, topology, &files)?;
         let deadline = Instant::now() + START_DEADLINE;
         let admin = Admin::new(process.admin_address(deadline).await?);
         while !admin.is_ready().await {
             process.check_alive(deadline)?;
             tokio::time::sleep(POLL_INTERVAL).await;
         }
-        let listener = match admin.listener_address().await {
-            Ok(address) => address,
-            Err(error) => return Err(process.with_log(error)),
+        let listener = match process.listener_address() {
+            Some(address) => address,
+            None => match admin.listener_address().await {
+                Ok(address) => address,
+                Err(error) => return Err(process.with_log(error)),
+            },
         };
         Ok(Self {
             url: format!("http://{listener}"),
@@ -91,8 +104,8 @@ impl Gateway {
             admin,
             listener,
             workers: topology.workers,
-            watched_listeners,
-            _directory: directory,
+            reloadable: topology.reloadable,
+            files,
         })
     }
 
@@ -103,17 +116,14 @@ impl Gateway {
     ///
     /// What Envoy has against the configuration, and the errors of
     /// [`Gateway::start`] for missing files.
-    pub fn validate(topology: &Topology) -> Result<(), GatewayError> {
+    pub fn validate(place: Place<'_>, topology: &Topology) -> Result<(), GatewayError> {
         check_module(topology)?;
-        let directory = new_directory()?;
-        let fixed = Topology {
+        let files = Files::new(place)?;
+        files.write(&Topology {
             reloadable: false,
             ..topology.clone()
-        };
-        let bootstrap = Bootstrap::shipped()?.render(&fixed)?;
-        let config = directory.path().join("envoy.json");
-        write(&config, &bootstrap.to_json(directory.path())?)?;
-        process::validate(&config)
+        })?;
+        process::validate(place, &files)
     }
 
     /// Replaces the listener, as a control plane would: Envoy watches the file
@@ -127,27 +137,24 @@ impl Gateway {
     /// [`Topology::reloadable`], and [`GatewayError::Refused`] with Envoy's
     /// reason where it keeps the old configuration.
     pub async fn reconfigure(&mut self, topology: &Topology) -> Result<(), GatewayError> {
-        let path = self
-            .watched_listeners
-            .clone()
-            .ok_or(GatewayError::NotReloadable)?;
+        if !self.reloadable {
+            return Err(GatewayError::NotReloadable);
+        }
         let before = self.stats().await?;
-        let listeners = Bootstrap::shipped()?
-            .render(topology)?
-            .listeners
-            .ok_or(GatewayError::NotReloadable)?;
-        if std::fs::read_to_string(&path).is_ok_and(|current| current == listeners) {
+        let logged = self.logs()?.len();
+        if !self.files.replace_listeners(topology)? {
             return Ok(());
         }
-        let staged = path.with_extension("staged");
-        write(&staged, &listeners)?;
-        std::fs::rename(&staged, &path).map_err(|source| GatewayError::file(&path, source))?;
 
         let grown = |now: &Stats, name: &str| now.total(name).saturating_sub(before.total(name));
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             let now = self.stats().await?;
             if grown(&now, "listener_manager.lds.update_rejected") > 0 {
+                // From a container, the reason comes a little later than the count.
+                while self.logs()?.len() == logged && self.process.check_alive(deadline).is_ok() {
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                }
                 return Err(GatewayError::Refused {
                     log: self.process.log_tail(),
                 });
@@ -229,7 +236,7 @@ impl Gateway {
         self.process.cpu_time()
     }
 
-    /// Envoy's process id.
+    /// Envoy's process id, on this machine.
     #[must_use]
     pub fn process_id(&self) -> u32 {
         self.process.id()
@@ -244,15 +251,4 @@ fn check_module(topology: &Topology) -> Result<(), GatewayError> {
         }),
         _ => Ok(()),
     }
-}
-
-fn new_directory() -> Result<tempfile::TempDir, GatewayError> {
-    tempfile::Builder::new()
-        .prefix("paceline-envoy-")
-        .tempdir()
-        .map_err(|source| GatewayError::file(&std::env::temp_dir(), source))
-}
-
-fn write(path: &Path, text: &str) -> Result<(), GatewayError> {
-    std::fs::write(path, text).map_err(|source| GatewayError::file(path, source))
 }

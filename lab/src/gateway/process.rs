@@ -1,4 +1,4 @@
-//! The Envoy process: started, watched, ended.
+//! The Envoy process, on this machine or in a container: started, watched, ended.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{GatewayError, POLL_INTERVAL, START_DEADLINE, Topology, envoy_binary};
+use super::container::{self, Container};
+use super::files::Files;
+use super::{GatewayError, POLL_INTERVAL, Place, START_DEADLINE, Topology, envoy_binary};
 
 /// Lines of the log that an error shows.
 const LOG_TAIL: usize = 30;
@@ -21,64 +23,88 @@ const LOG_LEVELS: [&str; 4] = [
     "wasm:info",
 ];
 
-/// A child process that does not outlive its owner.
+/// A child process that does not outlive its owner: Envoy, or the client that is
+/// attached to its container and ends with it.
 #[derive(Debug)]
 pub(super) struct EnvoyProcess {
     child: Child,
     log: PathBuf,
-    admin_address: PathBuf,
+    whereabouts: Whereabouts,
+}
+
+/// How the running Envoy is found.
+#[derive(Debug)]
+enum Whereabouts {
+    /// It writes the address of its admin interface to this file.
+    File(PathBuf),
+    /// The engine knows.
+    Container(Container),
 }
 
 impl EnvoyProcess {
-    /// Starts Envoy with the configuration at `config`; its files go to
-    /// `directory`.
+    /// Starts Envoy with the configuration in `files`, where its other files go
+    /// too.
     pub(super) fn spawn(
-        config: &Path,
+        place: Place<'_>,
         topology: &Topology,
-        directory: &Path,
+        files: &Files,
     ) -> Result<Self, GatewayError> {
-        let binary = envoy_binary()?;
-        let log = directory.join("envoy.log");
-        let admin_address = directory.join("admin-address");
+        let log = files.path().join("envoy.log");
         let output = File::create(&log).map_err(|source| GatewayError::file(&log, source))?;
-        let child = Command::new(&binary)
-            .arg("--config-path")
-            .arg(config)
+        let mut command = command(place, files)?;
+        let whereabouts = match place {
+            Place::Process => {
+                let admin_address = files.path().join("admin-address");
+                command.arg("--admin-address-path").arg(&admin_address);
+                Whereabouts::File(admin_address)
+            }
+            Place::Container(_) => Whereabouts::Container(Container::new(files.name())),
+        };
+        let child = command
             .arg("--concurrency")
             .arg(topology.workers.to_string())
-            // Several Envoys of one machine otherwise share memory by number.
-            .arg("--use-dynamic-base-id")
-            .arg("--admin-address-path")
-            .arg(&admin_address)
             .arg("--drain-time-s")
             .arg(topology.drain_time.as_secs().max(1).to_string())
             .args(["--drain-strategy", "immediate"])
-            .args(LOG_LEVELS)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             // Not --log-path: that file is written with a delay.
             .stderr(output)
             .spawn()
-            .map_err(|source| GatewayError::file(&binary, source))?;
+            .map_err(|source| program_error(&command, source))?;
         Ok(Self {
             child,
             log,
-            admin_address,
+            whereabouts,
         })
     }
 
-    /// Waits for Envoy to say where its admin interface is.
+    /// Waits for Envoy's admin interface to have an address.
     pub(super) async fn admin_address(
         &mut self,
         deadline: Instant,
     ) -> Result<SocketAddr, GatewayError> {
         loop {
-            let written = fs::read_to_string(&self.admin_address).unwrap_or_default();
-            if let Ok(address) = written.trim().parse() {
+            let address = match &mut self.whereabouts {
+                Whereabouts::File(path) => {
+                    let written = fs::read_to_string(path).unwrap_or_default();
+                    written.trim().parse().ok()
+                }
+                Whereabouts::Container(container) => container.admin_address(),
+            };
+            if let Some(address) = address {
                 return Ok(address);
             }
             self.check_alive(deadline)?;
             tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Where clients connect, if that was decided before Envoy started.
+    pub(super) fn listener_address(&self) -> Option<SocketAddr> {
+        match &self.whereabouts {
+            Whereabouts::File(_) => None,
+            Whereabouts::Container(container) => container.listener_address(),
         }
     }
 
@@ -121,7 +147,11 @@ impl EnvoyProcess {
     }
 
     pub(super) fn id(&self) -> u32 {
-        self.child.id()
+        match &self.whereabouts {
+            Whereabouts::File(_) => None,
+            Whereabouts::Container(container) => container.process_id(),
+        }
+        .unwrap_or_else(|| self.child.id())
     }
 
     pub(super) fn log(&self) -> Result<String, GatewayError> {
@@ -159,29 +189,52 @@ impl EnvoyProcess {
 
 impl Drop for EnvoyProcess {
     fn drop(&mut self) {
+        if let Whereabouts::Container(container) = &self.whereabouts {
+            container.remove();
+        }
         // Both fail only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Lets Envoy check a configuration; its own words if it refuses.
-pub(super) fn validate(config: &Path) -> Result<(), GatewayError> {
-    let binary = envoy_binary()?;
-    let output = Command::new(&binary)
-        .args(["--mode", "validate", "--use-dynamic-base-id"])
-        .args(LOG_LEVELS)
-        .arg("--config-path")
-        .arg(config)
+/// Lets Envoy check the configuration in `files`; its own words if it refuses.
+pub(super) fn validate(place: Place<'_>, files: &Files) -> Result<(), GatewayError> {
+    let mut command = command(place, files)?;
+    let output = command
+        .args(["--mode", "validate"])
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| GatewayError::file(&binary, source))?;
+        .map_err(|source| program_error(&command, source))?;
     if output.status.success() {
         return Ok(());
     }
     Err(GatewayError::Refused {
         log: tail(&String::from_utf8_lossy(&output.stderr)),
     })
+}
+
+/// Envoy on the configuration in `files`, with what is the same in every use.
+fn command(place: Place<'_>, files: &Files) -> Result<Command, GatewayError> {
+    let mut command = match place {
+        Place::Process => Command::new(envoy_binary()?),
+        Place::Container(network) => {
+            let mut command = network.run(&files.name(), files.path());
+            command.arg(container::ENVOY);
+            command
+        }
+    };
+    command
+        .arg("--config-path")
+        .arg(files.config())
+        // Several Envoys of one machine otherwise share memory by number.
+        .arg("--use-dynamic-base-id")
+        .args(LOG_LEVELS);
+    Ok(command)
+}
+
+fn program_error(command: &Command, source: std::io::Error) -> GatewayError {
+    GatewayError::file(Path::new(command.get_program()), source)
 }
 
 fn tail(log: &str) -> String {

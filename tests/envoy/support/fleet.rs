@@ -7,6 +7,7 @@ use lab::gateway::{Balancing, Gateway, Topology, filter_module};
 use serde_json::{Value, json};
 
 use super::client::{Answer, Connection, Pending, get};
+use super::place::place;
 use super::upstream::{Arrival, Behaviour, Upstream};
 use super::{SOON, eventually};
 
@@ -87,7 +88,7 @@ impl Fleet {
             .map(|upstream| (upstream.name.clone(), upstream.address));
         let mut topology = Topology::new(addresses, balancing);
         adjust(&mut topology);
-        let gateway = Gateway::start(&topology)
+        let gateway = Gateway::start_in(place(), &topology)
             .await
             .unwrap_or_else(|error| panic!("{error}"));
         Self {

@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod fleet;
+pub(crate) mod place;
 pub(crate) mod trap;
 pub(crate) mod upstream;
 

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use super::place::host;
 use super::soon;
 
 /// What a server does with the next requests.
@@ -106,7 +107,7 @@ impl From<Infallible> for Cut {
 
 impl Upstream {
     pub(crate) async fn start(name: &str, behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((host(), 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (held, arrivals) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
