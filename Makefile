@@ -19,6 +19,7 @@ TARGET_DIR  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 WASM        := $(TARGET_DIR)/$(WASM_TARGET)/release/paceline.wasm
 LAB         := $(TARGET_DIR)/lab/lab
 EMPTY       := $(TARGET_DIR)/$(WASM_TARGET)/release/empty_filter.wasm
+HOST_CALLS  := $(TARGET_DIR)/tmp/host-calls.md
 ENVOY       := $(CURDIR)/.venv/envoy-$(ENVOY_VERSION)/envoy
 
 # Panic messages name source files: not by where they lie on this machine.
@@ -28,7 +29,7 @@ REPRODUCIBLE   := CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="--remap-path-prefix=$(CA
 export PACELINE_ENVOY := $(ENVOY)
 export PACELINE_WASM  := $(WASM)
 
-.PHONY: help setup toolchain build wasm lab empty-filter run up down test bench bench-short validate image image-tools lint fmt clean
+.PHONY: help setup toolchain build wasm lab empty-filter run up down test bench bench-short host-calls validate image image-tools lint fmt clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,11 +64,14 @@ down: ## stop what `make up` started
 test: setup image-tools validate ## run every test, those against a real Envoy included
 	$(CARGO) test --workspace
 
-bench: setup build empty-filter ## measure what docs/benchmarks.md states, half an hour, and write it there
-	$(LAB) bench --empty-filter $(EMPTY) --page docs/benchmarks.md --out docs/benchmarks
+bench: setup build empty-filter host-calls ## measure what docs/benchmarks.md states, half an hour; ONLY=overhead,equal for parts of it
+	$(LAB) bench --empty-filter $(EMPTY) --host-calls $(HOST_CALLS) --page docs/benchmarks.md --out docs/benchmarks $(if $(ONLY),--only $(ONLY))
 
-bench-short: setup build empty-filter ## a minute of the same, with wide bounds
+bench-short: setup build empty-filter ## two minutes of the same, with wide bounds; part of CI
 	$(LAB) bench --empty-filter $(EMPTY) --short
+
+host-calls: wasm
+	@$(CARGO) test --quiet --package paceline --test plugin cost > /dev/null
 
 empty-filter: toolchain
 	@$(REPRODUCIBLE) $(CARGO) build --quiet --package empty-filter --release --target $(WASM_TARGET)

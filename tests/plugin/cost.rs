@@ -75,6 +75,45 @@ fn other_workers_cost_a_request_no_further_calls_and_few_bytes() {
     );
 }
 
+/// Upstreams and workers of the rows of the table for people.
+const POINTS: [(usize, usize); 6] = [(2, 1), (8, 1), (8, 2), (64, 1), (256, 1), (1000, 1)];
+
+/// Writes what it saw to `target/tmp/host-calls.md`, from where it goes into `docs/benchmarks.md`.
+#[test]
+fn more_upstreams_cost_a_request_bytes_and_no_calls() {
+    let mut table = String::from(
+        "| upstreams | workers | host calls | of them on shared data | bytes out of the VM | bytes into it |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    let mut seen = Vec::new();
+    for (upstreams, workers) in POINTS {
+        let process = Process::new();
+        let configuration = config(upstreams, "shortest_expected_delay");
+        let roots: Vec<Root> = (0..workers)
+            .map(|_| warm(&process, &configuration))
+            .collect();
+        let lives = (0..50).map(|_| {
+            roots[0].vm.take_calls();
+            life(&process, &roots[0]);
+            CallTable::new(&roots[0].vm.take_calls())
+        });
+        // An upstream's first request defines its metrics, and of a thousand some have not had one.
+        let cost = lives.min_by_key(CallTable::calls).unwrap();
+        let shared =
+            cost.calls_of("proxy_get_shared_data") + cost.calls_of("proxy_set_shared_data");
+        let (calls, out, into) = (
+            cost.calls(),
+            cost.bytes_in(),
+            cost.bytes() - cost.bytes_in(),
+        );
+        table += &format!("| {upstreams} | {workers} | {calls} | {shared} | {out} | {into} |\n");
+        seen.push(calls);
+    }
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("host-calls.md");
+    std::fs::write(&path, &table).unwrap();
+    assert!(seen.iter().all(|calls| *calls == seen[0]), "{table}");
+}
+
 #[test]
 fn metrics_are_defined_once_for_each_vm() {
     let process = Process::new();

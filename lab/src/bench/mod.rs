@@ -6,18 +6,24 @@
 
 mod answerer;
 mod closed_loop;
+mod compared;
 mod goals;
 mod machine;
+mod memory;
 mod overhead;
 mod page;
 mod report;
+mod simulated;
 mod suite;
 
 pub use answerer::Answerer;
 pub use closed_loop::{DriveError, Driven, drive};
-pub use goals::{Missed, missed};
+pub use compared::comparison_table;
+pub use goals::{Checked, Missed, missed, to_bound, to_least_request};
 pub use machine::describe_machine;
+pub use memory::{MemoryRow, measure_memory, memory_table};
 pub use overhead::{BenchError, Case, Figures, Options, Row, measure};
 pub use page::{NoSuchPart, replace_part};
 pub use report::{render, to_json};
+pub use simulated::{goals_table, simulated_table};
 pub use suite::{Bound, Trial, short_trials, trials};

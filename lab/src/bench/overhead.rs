@@ -194,7 +194,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Resident memory of a process, from `/proc`.
-fn resident_mib(process: u32) -> io::Result<f64> {
+pub(super) fn resident_mib(process: u32) -> io::Result<f64> {
     let path = format!("/proc/{process}/status");
     let status = std::fs::read_to_string(&path)?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

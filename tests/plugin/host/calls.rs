@@ -159,6 +159,11 @@ impl CallTable {
         rows.map(|row| row.calls).sum()
     }
 
+    /// Bytes that the host read from the VM's memory.
+    pub(crate) fn bytes_in(&self) -> usize {
+        self.rows.iter().map(|row| row.bytes_in).sum()
+    }
+
     /// Bytes that crossed the VM's boundary, in both directions.
     pub(crate) fn bytes(&self) -> usize {
         self.rows
@@ -195,7 +200,7 @@ impl fmt::Display for CallTable {
                 "{callback:<26}{function:<36}{calls:>6}{bytes_in:>10}{bytes_out:>10}"
             )?;
         }
-        let bytes_in: usize = self.rows.iter().map(|row| row.bytes_in).sum();
+        let bytes_in = self.bytes_in();
         let bytes_out = self.bytes() - bytes_in;
         write!(
             f,
