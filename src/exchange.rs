@@ -135,7 +135,8 @@ impl Exchange {
         worker.metrics.released(host, upstream, released);
         let millis = |until: Timestamp| until.since(picked_at).as_millis() as u64;
         worker.metrics.ended(host, member, end.outcome());
-        if end.attempts > 0 {
+        // Of a retried request another upstream has used the time.
+        if end.attempts == 1 {
             if let Some(at) = self.first_byte_at {
                 worker.metrics.first_byte(host, member, millis(at));
             }

@@ -303,11 +303,11 @@ async fn a_retry() {
         let balancing = paceline(&config(&["a", "b"]));
         let mut fleet = Fleet::start_with(2, Behaviour::Hold, balancing, |topology| {
             topology.workers = workers;
-            topology.retries = 1;
+            topology.retries = true;
         })
         .await;
         for held in hold_some(&mut fleet).await {
-            held.arrival.answer(500);
+            held.arrival.answer(503);
             let second = fleet.arrival().await;
             second.answer(200);
             assert_eq!(held.response.answer().await.status, 200);

@@ -20,6 +20,7 @@ mod in_flight;
 mod metrics;
 mod policies;
 mod reload;
+mod retries;
 mod routing;
 mod support;
 mod vm_trap;

@@ -20,11 +20,17 @@ const ADMIN_PORT: &str = "/admin/address/socket_address";
 const CLUSTERS: &str = "/static_resources/clusters";
 const HTTP_FILTERS: &str =
     "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+const VIRTUAL_HOST: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config\
+                            /route_config/virtual_hosts/0";
 const ROUTES: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config\
                       /route_config/virtual_hosts/0/routes";
 const FILTER_NAME: &str = "paceline";
 const FILTER_MODULE: &str = "/typed_config/config/vm_config/code/local/filename";
 const FILTER_CONFIG: &str = "/typed_config/config/configuration/value";
+const AGGREGATED: &str = "/cluster_type/typed_config/clusters";
+/// How many other upstreams stand by for the retries of one, as the shipped file
+/// recommends.
+const OTHERS: usize = 2;
 const SERVERS: &str = "/load_assignment/endpoints/0/lb_endpoints";
 
 /// Envoy's bootstrap as JSON, which Envoy reads as well as YAML.
@@ -101,6 +107,14 @@ impl Bootstrap {
 
     /// Envoy's own balancing is the fallback route alone.
     fn set_routes(&mut self, topology: &Topology) -> Result<(), GatewayError> {
+        let host = self.at(VIRTUAL_HOST)?.as_object_mut();
+        let policy = host.and_then(|host| match topology.retries {
+            true => host.get("retry_policy").cloned(),
+            false => host.remove("retry_policy"),
+        });
+        if policy.is_none() {
+            return Err(GatewayError::template(VIRTUAL_HOST, "no retry_policy"));
+        }
         let routes = self.list(ROUTES)?;
         if !matches!(topology.balancing, Balancing::Filter { .. }) {
             routes.retain(|route| route.pointer("/route/cluster_header").is_none());
@@ -108,13 +122,6 @@ impl Bootstrap {
         for action in routes.iter_mut().filter_map(|route| route.get_mut("route")) {
             if let Some(timeout) = topology.request_timeout {
                 set(action, "timeout", json!(seconds(timeout)));
-            }
-            if topology.retries > 0 {
-                let policy = json!({
-                    "retry_on": "connect-failure,reset,5xx",
-                    "num_retries": topology.retries,
-                });
-                set(action, "retry_policy", policy);
             }
         }
         Ok(())
@@ -127,24 +134,41 @@ impl Bootstrap {
             .find_map(|route| route.pointer("/route/cluster").cloned())
             .ok_or_else(|| GatewayError::template(ROUTES, "no route to a fixed cluster"))?;
         let clusters = self.list(CLUSTERS)?;
-        let (fallbacks, singles): (Vec<Value>, Vec<Value>) = std::mem::take(clusters)
-            .into_iter()
-            .partition(|cluster| cluster.get("name") == Some(&fallback_name));
-        let [mut fallback] = <[Value; 1]>::try_from(fallbacks).map_err(|_| {
-            GatewayError::template(CLUSTERS, "not one cluster for the fallback route")
-        })?;
-        let single = singles
-            .into_iter()
-            .next()
-            .ok_or_else(|| GatewayError::template(CLUSTERS, "no cluster of one server"))?;
+        let (mut fallback, mut aggregate, mut single) = (None, None, None);
+        for cluster in std::mem::take(clusters) {
+            let kind = if cluster.get("name") == Some(&fallback_name) {
+                &mut fallback
+            } else if cluster.pointer(AGGREGATED).is_some() {
+                &mut aggregate
+            } else {
+                &mut single
+            };
+            kind.get_or_insert(cluster);
+        }
+        let missing = |what: &'static str| GatewayError::template(CLUSTERS, what);
+        let mut fallback = fallback.ok_or_else(|| missing("no cluster for the fallback route"))?;
+        let aggregate = aggregate.ok_or_else(|| missing("no aggregate cluster"))?;
+        let single = single.ok_or_else(|| missing("no cluster of one server"))?;
 
         set_servers(&mut fallback, &topology.upstreams)?;
         set_policy(&mut fallback, &topology.balancing);
-        for upstream in &topology.upstreams {
-            let mut cluster = single.clone();
-            set(&mut cluster, "name", json!(upstream.name));
-            set_servers(&mut cluster, std::slice::from_ref(upstream))?;
-            clusters.push(cluster);
+        if let Balancing::Filter { .. } = topology.balancing {
+            let servers = |upstream: &Upstream| format!("{}-servers", upstream.name);
+            for (number, upstream) in topology.upstreams.iter().enumerate() {
+                let others = topology.upstreams.iter().cycle().skip(number + 1);
+                let others = others.take(OTHERS.min(topology.upstreams.len() - 1));
+                let ring: Vec<_> = [upstream].into_iter().chain(others).map(servers).collect();
+                let mut cluster = aggregate.clone();
+                set(&mut cluster, "name", json!(upstream.name));
+                *cluster
+                    .pointer_mut(AGGREGATED)
+                    .ok_or_else(|| missing("an aggregate of nothing"))? = json!(ring);
+                clusters.push(cluster);
+                let mut cluster = single.clone();
+                set(&mut cluster, "name", json!(servers(upstream)));
+                set_servers(&mut cluster, std::slice::from_ref(upstream))?;
+                clusters.push(cluster);
+            }
         }
         clusters.push(fallback);
         Ok(())
@@ -326,17 +350,24 @@ mod tests {
     }
 
     #[test]
-    fn each_upstream_is_a_cluster_and_the_fallback_has_them_all() {
+    fn each_upstream_has_the_next_two_for_its_retries() {
         let value = render(&topology(filter()));
-        assert_eq!(names(&value, CLUSTERS), ["one", "two", "three", "all-gpus"]);
-        let servers = |cluster: usize| {
-            let list = value
-                .pointer(&format!("{CLUSTERS}/{cluster}{SERVERS}"))
-                .unwrap();
-            list.as_array().unwrap().len()
+        let names = names(&value, CLUSTERS);
+        let upstreams =
+            ["one", "two", "three"].map(|name| [name.into(), format!("{name}-servers")]);
+        assert_eq!(names[..6], upstreams.concat());
+        assert_eq!(names[6..], ["all-gpus"]);
+        let at = |cluster: usize, rest: &str| {
+            let pointer = format!("{CLUSTERS}/{cluster}{rest}");
+            value.pointer(&pointer).unwrap().clone()
         };
+        let servers = |cluster| at(cluster, SERVERS).as_array().unwrap().len();
         assert_eq!(
-            [servers(0), servers(1), servers(2), servers(3)],
+            at(2, AGGREGATED),
+            json!(["two-servers", "three-servers", "one-servers"])
+        );
+        assert_eq!(
+            [servers(1), servers(3), servers(5), servers(6)],
             [1, 1, 1, 3]
         );
     }
@@ -360,7 +391,8 @@ mod tests {
         let value = render(&topology(Balancing::LeastRequestFullScan));
         assert_eq!(names(&value, HTTP_FILTERS), ["envoy.filters.http.router"]);
         assert_eq!(names(&value, ROUTES), ["fallback"]);
-        let fallback = value.pointer(&format!("{CLUSTERS}/3")).unwrap();
+        assert_eq!(names(&value, CLUSTERS), ["all-gpus"]);
+        let fallback = value.pointer(&format!("{CLUSTERS}/0")).unwrap();
         assert_eq!(fallback.get("lb_policy"), None);
         assert!(
             fallback["load_balancing_policy"]
@@ -385,12 +417,23 @@ mod tests {
     fn limits_of_a_request_apply_to_both_routes() {
         let mut topology = topology(filter());
         topology.request_timeout = Some(Duration::from_millis(1500));
-        topology.retries = 2;
         let value = render(&topology);
         for route in value.pointer(ROUTES).unwrap().as_array().unwrap() {
             assert_eq!(route["route"]["timeout"], "1.500000000s");
-            assert_eq!(route["route"]["retry_policy"]["num_retries"], 2);
         }
+    }
+
+    #[test]
+    fn whoever_balances_the_retries_are_the_shipped_ones() {
+        let policy = |balancing, retries| {
+            let mut topology = topology(balancing);
+            topology.retries = retries;
+            let host = render(&topology).pointer(VIRTUAL_HOST).unwrap().clone();
+            host.get("retry_policy").cloned()
+        };
+        let shipped = policy(filter(), true).unwrap();
+        assert_eq!(policy(Balancing::RoundRobin, true), Some(shipped));
+        assert_eq!(policy(filter(), false), None);
     }
 
     #[test]

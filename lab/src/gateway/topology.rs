@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A server, as one Envoy cluster of its own.
+/// A server, as an Envoy cluster of its own and an aggregate that begins with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// The cluster's name.
+    /// The aggregate's name, which is the one to be picked.
     pub name: String,
     /// Where the server listens.
     pub address: SocketAddr,
@@ -41,8 +41,8 @@ pub enum Balancing {
 /// All that is put into the shipped configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
-    /// The servers. Each becomes a cluster of its name; the fallback cluster
-    /// holds all of them.
+    /// The servers. Each becomes an upstream as the shipped configuration has
+    /// it; the fallback cluster holds all of them.
     pub upstreams: Vec<Upstream>,
     /// Who chooses among them.
     pub balancing: Balancing,
@@ -50,8 +50,8 @@ pub struct Topology {
     pub workers: u32,
     /// Time that a request may take in all, or as long as it needs.
     pub request_timeout: Option<Duration>,
-    /// How often Envoy tries again after a refused connection, a reset or a 5xx.
-    pub retries: u32,
+    /// Whether Envoy tries again elsewhere, as the shipped configuration says.
+    pub retries: bool,
     /// Whether Envoy reads the listener from a file that it watches, as
     /// [`Gateway::reconfigure`](super::Gateway::reconfigure) needs.
     pub reloadable: bool,
@@ -60,7 +60,7 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// One worker, no time limit, no retries, a fixed listener.
+    /// One worker, no time limit, the shipped retries, a fixed listener.
     #[must_use]
     pub fn new<N: Into<String>>(
         upstreams: impl IntoIterator<Item = (N, SocketAddr)>,
@@ -77,7 +77,7 @@ impl Topology {
             balancing,
             workers: 1,
             request_timeout: None,
-            retries: 0,
+            retries: true,
             reloadable: false,
             drain_time: Duration::from_secs(600),
         }

@@ -72,7 +72,8 @@ impl Fleet {
         .await
     }
 
-    /// Upstreams and a gateway as `adjust` wants it.
+    /// Upstreams and a gateway as `adjust` wants it. It does not retry unless
+    /// that says so: one try has one end.
     pub(crate) async fn start_with(
         count: usize,
         behaviour: Behaviour,
@@ -87,6 +88,7 @@ impl Fleet {
             .iter()
             .map(|upstream| (upstream.name.clone(), upstream.address));
         let mut topology = Topology::new(addresses, balancing);
+        topology.retries = false;
         adjust(&mut topology);
         let gateway = Gateway::start_in(place(), &topology)
             .await
