@@ -5,8 +5,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
-use lab::model::Fleet;
-use lab::serve::{FleetServer, Options};
+use lab::model::{Control, Fleet};
+use lab::serve::{Endpoint, FleetServer, Options};
 use serde_json::Value;
 
 const TIME_SCALE: &str = "40";
@@ -76,6 +76,63 @@ fn figures_go_to_a_table_and_to_files() {
     assert!(json["latency"]["p99"].as_f64().unwrap() >= json["latency"]["p50"].as_f64().unwrap());
     assert!(fs::read_to_string(svg).unwrap().contains("</svg>"));
     assert_eq!(server.status("only").unwrap().counters.done, 100);
+}
+
+#[test]
+fn several_targets_stand_side_by_side() {
+    let server = server();
+    let url = format!("http://{}", server.endpoints()[0].address);
+    let (one, other) = (format!("one={url}"), format!("other={url}/infer?a=b"));
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("load.json");
+    let output = load(
+        &one,
+        &[
+            "--url",
+            &other,
+            "--requests",
+            "40",
+            "--wait",
+            "30",
+            "--json",
+            json.to_str().unwrap(),
+        ],
+    );
+    let told = text(&output);
+    assert!(output.status.success(), "{told}");
+    for shown in ["one", "other", "p99 of other", "other against one: p99"] {
+        assert!(told.contains(shown), "{shown}: {told}");
+    }
+    let json: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    for (series, name) in [(0, "one"), (1, "other")] {
+        assert_eq!(json["series"][series]["name"], name);
+        let statuses = &json["series"][series]["runs"][0]["requests"]["statuses"];
+        assert_eq!(statuses["200"], 36, "{name}");
+    }
+    assert_eq!(
+        json["setting"]["workload"],
+        "conversation, arrivals poisson"
+    );
+}
+
+#[test]
+fn a_target_that_is_not_ready_is_waited_for() {
+    let server = server();
+    let Endpoint { name, address, .. } = &server.endpoints()[0];
+    let unready = Control {
+        ready: Some(false),
+        ..Control::default()
+    };
+    server.control(name, &unready).unwrap();
+    let url = format!("http://{address}");
+    let refused = load(&url, &["--requests", "1", "--wait", "0.3"]);
+    let told = text(&refused);
+    assert!(!refused.status.success(), "{told}");
+    assert!(
+        told.contains("GET /health was not answered with 200 within 300ms; last: 503"),
+        "{told}"
+    );
+    assert_eq!(server.status(name).unwrap().counters.done, 0);
 }
 
 #[test]

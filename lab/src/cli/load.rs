@@ -1,13 +1,14 @@
 //! `lab load`.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 
-use lab::load::{Form, Measurement, Settings, Target, drive};
-use lab::report::{RunReport, Series, latency_svg, notes, table};
+use lab::load::{Form, Measurement, Settings, Target, drive, ready};
+use lab::report::{Comparison, RunReport, Series, latency_svg, notes, table};
 use lab::workload::Request;
 
 use super::progress;
@@ -17,12 +18,19 @@ use super::workload::{WorkloadArgs, clamp_to_trace};
 /// Send open-loop load and report latencies.
 ///
 /// Each request is sent when it is due, whatever became of those before it, and its latency counts from then. Every error, refusal and
-/// timeout is counted.
+/// timeout is counted. Several targets get the same requests, one target after the other, and stand side by side in one table.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where requests go; a path other than / takes the place of the form's own
-    #[arg(long, value_name = "URL")]
-    url: Target,
+    ///
+    /// It can be given several times. NAME is what a target is called in the table, without it the URL; the last one is what the others are
+    /// measured by.
+    #[arg(long = "url", value_name = "[NAME=]URL", required = true)]
+    targets: Vec<NamedTarget>,
+
+    /// Seconds that each target gets to answer GET /health with 200 before its first request
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    wait: Option<Duration>,
 
     #[command(flatten)]
     workload: WorkloadArgs,
@@ -83,14 +91,48 @@ enum FormName {
     ChatStream,
 }
 
-/// The JSON form of a run.
+/// A target, and what to call it.
+#[derive(Clone, Debug)]
+struct NamedTarget {
+    name: String,
+    target: Target,
+}
+
+impl FromStr for NamedTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Before the scheme: a query may have a `=` too.
+        let (name, url) = match text.split_once('=') {
+            Some((name, url)) if !name.contains("://") => (name, url),
+            _ => (text, text),
+        };
+        if name.is_empty() {
+            return Err(format!("{text:?}: no name, allowed is NAME=URL or a URL"));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            target: url.parse()?,
+        })
+    }
+}
+
+/// The JSON form of a run on one target. Of several it is that of a [`Comparison`].
 #[derive(Serialize)]
 struct LoadReport<'a> {
-    url: &'a str,
-    workload: &'a str,
-    rate: Option<f64>,
+    #[serde(flatten)]
+    setting: &'a Setting,
     #[serde(flatten)]
     run: &'a RunReport,
+}
+
+/// What was asked for.
+#[derive(Serialize)]
+struct Setting {
+    /// Where; of several targets they are in the order of the series.
+    url: String,
+    workload: String,
+    rate: Option<f64>,
 }
 
 /// Sends the load, then tells what came of it.
@@ -101,36 +143,59 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         None => workload.available().unwrap_or(1000),
     };
     let requests = workload.requests(count, args.rate, args.seed)?;
-    let measurement = send(requests, args.settings()?)?;
-
-    let run = RunReport::new(args.seed, measurement);
-    let (url, workload) = (args.url.to_string(), workload.to_string());
-    if let Some(path) = &args.json {
-        let report = LoadReport {
-            url: &url,
-            workload: &workload,
-            rate: args.rate,
-            run: &run,
-        };
-        write(
-            path,
-            &format!("{}\n", serde_json::to_string_pretty(&report)?),
-        )?;
+    let mut series = Vec::new();
+    for NamedTarget { name, target } in &args.targets {
+        let measurement = send(requests.clone(), args.settings(target)?, args.wait)?;
+        let run = RunReport::new(args.seed, measurement);
+        series.push(Series::new(name, vec![run]));
     }
-    let lateness = run.schedule_delay.line.clone();
-    let series = [Series::new("load", vec![run])];
-    println!("{}\n{lateness}", table(&series));
-    for note in notes(&series) {
-        println!("{note}");
+    let urls: Vec<_> = args
+        .targets
+        .iter()
+        .map(|named| named.target.to_string())
+        .collect();
+    let setting = Setting {
+        url: urls.join(", "),
+        workload: workload.to_string(),
+        rate: args.rate,
+    };
+    let comparison = Comparison::new(setting, series);
+    let series = &comparison.series;
+
+    println!("{}", table(series));
+    for run in series.iter().flat_map(|series| &series.runs) {
+        println!("{}", run.schedule_delay.line);
+    }
+    for line in notes(series).iter().chain(&comparison.summary()) {
+        println!("{line}");
+    }
+    if let Some(path) = &args.json {
+        write(path, &format!("{}\n", json(&comparison)?))?;
     }
     if let Some(path) = &args.svg {
-        write(path, &latency_svg(&workload, &series)?)?;
+        write(path, &latency_svg(&comparison.setting.workload, series)?)?;
     }
-    ensure!(
-        series.iter().any(|series| series.p99.is_some()),
-        "no request was answered with a 2xx status"
-    );
+    for series in series {
+        ensure!(
+            series.p99.is_some(),
+            "{}: no request was answered with a 2xx status",
+            series.name
+        );
+    }
     Ok(())
+}
+
+fn json(comparison: &Comparison<Setting>) -> serde_json::Result<String> {
+    let [Series { runs, .. }] = &comparison.series[..] else {
+        return serde_json::to_string_pretty(comparison);
+    };
+    let [run] = &runs[..] else {
+        return serde_json::to_string_pretty(comparison);
+    };
+    serde_json::to_string_pretty(&LoadReport {
+        setting: &comparison.setting,
+        run,
+    })
 }
 
 impl Args {
@@ -148,9 +213,9 @@ impl Args {
         Ok(Form::Chat { model, stream })
     }
 
-    fn settings(&self) -> anyhow::Result<Settings> {
+    fn settings(&self, target: &Target) -> anyhow::Result<Settings> {
         let settings = Settings {
-            target: self.url.clone(),
+            target: target.clone(),
             form: self.form()?,
             time_scale: self.time_scale,
             timeout: self.timeout,
@@ -162,23 +227,32 @@ impl Args {
     }
 }
 
-fn send(requests: Vec<Request>, settings: Settings) -> anyhow::Result<Measurement> {
+fn send(
+    requests: Vec<Request>,
+    settings: Settings,
+    wait: Option<Duration>,
+) -> anyhow::Result<Measurement> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
     runtime.block_on(async {
         let ended = end_signal()?;
-        let bar = progress::bar(requests.len());
-        let shown = bar.clone();
-        let load = drive(requests, settings, move |progress| {
-            progress::show(&shown, 0, progress)
-        });
-        tokio::select! {
-            measurement = load => {
-                bar.finish_and_clear();
-                Ok(measurement?)
+        let load = async {
+            if let Some(within) = wait {
+                ready(&settings.target, within).await?;
             }
+            let bar = progress::bar(requests.len());
+            let shown = bar.clone();
+            let measurement = drive(requests, settings, move |progress| {
+                progress::show(&shown, 0, progress)
+            })
+            .await?;
+            bar.finish_and_clear();
+            Ok(measurement)
+        };
+        tokio::select! {
+            measurement = load => measurement,
             () = ended => bail!("interrupted"),
         }
     })

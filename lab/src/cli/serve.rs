@@ -28,6 +28,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "PRESET|FILE", default_value = "unequal8")]
     fleet: String,
 
+    /// Serve this one of the fleet's servers alone
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+
     /// How many times faster than real life, 0.001 to 10000
     ///
     /// With 20, an answer that an H100 would take a second for comes after 50 ms. All times that servers are told or tell
@@ -103,7 +107,10 @@ struct Addresses<'a> {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     // Open-loop load on slow servers holds thousands of connections.
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
-    let fleet = Fleet::load(&args.fleet).context("--fleet")?;
+    let mut fleet = Fleet::load(&args.fleet).context("--fleet")?;
+    if let Some(name) = &args.only {
+        fleet = fleet.only(name).context("--only")?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()

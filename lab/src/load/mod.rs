@@ -16,11 +16,13 @@ mod driver;
 mod form;
 mod measurement;
 mod pacer;
+mod ready;
 mod settings;
 mod tally;
 
 pub use driver::{LoadError, Progress, drive};
 pub use form::Form;
 pub use measurement::{Lateness, Measurement};
+pub use ready::{NotReady, ready};
 pub use settings::{MAX_TIME_SCALE, Settings, SettingsError, Target};
 pub use tally::Tally;

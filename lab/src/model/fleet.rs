@@ -1,6 +1,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use super::fleet_file::FleetError;
 use super::step_cost::StepCost;
 
 /// The servers of an emulated deployment, as data: a preset or a file.
@@ -149,6 +150,26 @@ impl Fleet {
             ..server.clone()
         };
         Self::new(servers.map(numbered).collect())
+    }
+
+    /// The one server of that name.
+    ///
+    /// # Errors
+    /// [`FleetError::NoServer`] if it has none.
+    pub fn only(&self, name: &str) -> Result<Self, FleetError> {
+        let mut servers = self.servers.iter();
+        match servers.find(|server| server.name == name) {
+            Some(server) => Ok(Self::new(vec![server.clone()])),
+            None => Err(FleetError::NoServer {
+                name: name.to_owned(),
+                names: self
+                    .servers
+                    .iter()
+                    .map(|server| &*server.name)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            }),
+        }
     }
 
     /// Its servers; never none, no two of one name.

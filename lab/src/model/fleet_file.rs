@@ -32,6 +32,14 @@ pub enum FleetError {
     /// Not such an object.
     #[error(transparent)]
     Syntax(#[from] JsonError),
+    /// A name that no server of the fleet has.
+    #[error("{name:?}: no such server in the fleet; it has {names}")]
+    NoServer {
+        /// What was asked for.
+        name: String,
+        /// The servers there are.
+        names: String,
+    },
     /// A value, or its absence, that is not allowed.
     #[error("{path}: {value} is not allowed: {allowed}")]
     Value {

@@ -49,6 +49,20 @@ impl Drop for Running {
     }
 }
 
+#[test]
+fn serves_one_server_of_a_fleet() {
+    let running = Running::start(&["--fleet", "unequal8", "--only", "a40-1"]);
+    let servers = running.addresses["servers"].as_array().unwrap();
+    let names: Vec<_> = servers.iter().map(|server| &server["name"]).collect();
+    assert_eq!(names, ["a40-1"]);
+    let told = failure(&["--fleet", "unequal8", "--only", "a40"]);
+    assert!(
+        told.contains("--only") && told.contains("\"a40\": no such server"),
+        "{told}"
+    );
+    assert!(told.contains("it has h100-1, h100-2, a100-1"), "{told}");
+}
+
 fn failure(arguments: &[&str]) -> String {
     let Output { status, stderr, .. } = lab().arg("serve").args(arguments).output().unwrap();
     assert!(!status.success());
