@@ -1,6 +1,7 @@
 //! What a finished request teaches.
 
 use super::{Finished, Reservation};
+use crate::estimate::Tuning;
 use crate::outcome::Verdict;
 use crate::state::{MemberState, PoolState};
 use crate::time::Timestamp;
@@ -12,13 +13,16 @@ pub(super) fn learn(
     reservation: &Reservation,
     finished: &Finished,
     decay: f64,
+    tuning: &Tuning,
     now: Timestamp,
 ) {
     let since_outcome = now.seconds_since(member.outcome_at);
     match finished.end.outcome().verdict() {
         Verdict::Neutral => return,
-        Verdict::Failed => member.errors.fail(now, since_outcome, finished.retry_after),
-        Verdict::Succeeded => member.errors.succeed(since_outcome),
+        Verdict::Failed => member
+            .errors
+            .fail(now, since_outcome, finished.retry_after, tuning),
+        Verdict::Succeeded => member.errors.succeed(since_outcome, tuning),
     }
     member.outcome_at = member.outcome_at.max(now);
     if !finished.end.is_sample() {
@@ -35,7 +39,7 @@ pub(super) fn learn(
         let cost = per_load / member.pace.mean_log().exp();
         pool.observed_work.observe(finished.response_bytes, cost);
     }
-    if let Some(residual) = member.pace.observe(per_load / work, silence) {
+    if let Some(residual) = member.pace.observe(per_load / work, silence, tuning) {
         pool.residuals.observe(residual);
     }
     member.sampled_at = member.sampled_at.max(now);

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::estimate::Tuning;
 use crate::host::SharedData;
 use crate::outcome::End;
 use crate::policy::{self, Candidate, Choice, Picked, Policy, Scored};
@@ -25,12 +26,6 @@ use crate::time::Timestamp;
 pub use explanation::Explanation;
 use learning::learn;
 
-/// Up to so many members a policy compares all that it wants to.
-const FULL_SCAN: usize = 256;
-/// Of a larger pool it sees so many, drawn at random for each pick: the best of
-/// 64 is among the best 5 % of the pool with probability 0.96.
-const SAMPLE: usize = 64;
-
 /// Where requests go and what is outstanding: one worker's balancer.
 pub struct Balancer {
     policies: Vec<Box<dyn Policy>>,
@@ -40,6 +35,7 @@ pub struct Balancer {
     /// The members of each pool, in the random order that samples leave.
     order: Vec<MemberIndex>,
     candidates: Vec<Candidate>,
+    tuning: Tuning,
 }
 
 /// Why a request is not routed here but left to the proxy's own route.
@@ -158,6 +154,12 @@ impl Balancer {
     /// record; `seed` must differ between them.
     #[must_use]
     pub fn new(config: &Config, key: String, seed: u64) -> Self {
+        Balancer::tuned(config, key, seed, Tuning::DEFAULT)
+    }
+
+    /// A balancer with other constants than the filter's, for experiments.
+    #[must_use]
+    pub fn tuned(config: &Config, key: String, seed: u64, tuning: Tuning) -> Self {
         let topology = Rc::new(Topology::new(config));
         let mut rng = Rng::new(seed);
         let owner = rng.next_u64();
@@ -165,11 +167,12 @@ impl Balancer {
             policies: config
                 .pools
                 .iter()
-                .map(|p| policy::from_config(&p.policy))
+                .map(|p| policy::from_config(&p.policy, tuning))
                 .collect(),
             names: config.pools.iter().map(|p| p.policy.name()).collect(),
             order: (0..topology.members.len()).collect(),
             candidates: Vec::new(),
+            tuning,
             ledger: Ledger::new(topology, key, owner, config.lease),
             rng,
         }
@@ -200,6 +203,7 @@ impl Balancer {
             rng,
             order,
             candidates,
+            tuning,
         } = self;
         let topology = Rc::clone(ledger.topology());
         let (Some(policy), Some(name)) = (policies.get(pool), names.get(pool)) else {
@@ -212,11 +216,11 @@ impl Balancer {
         let Some(order) = order.get_mut(members) else {
             return Err(PassThrough::NoPool);
         };
-        let shown = if policy.needs_all() || order.len() <= FULL_SCAN {
+        let shown = if policy.needs_all() || order.len() <= tuning.full_scan {
             order.len()
         } else {
-            shuffle_to_front(order, SAMPLE, rng);
-            SAMPLE
+            shuffle_to_front(order, tuning.sample, rng);
+            tuning.sample
         };
 
         let work = Work::MEAN;
@@ -282,6 +286,7 @@ impl Balancer {
             .policies
             .get(pool)
             .map_or(10.0, |policy| policy.decay_seconds());
+        let tuning = self.tuning;
         let committed = self.ledger.update(shared, now, |view| {
             view.release(upstream, reservation.work);
             let mut state = view.member(member);
@@ -292,6 +297,7 @@ impl Balancer {
                 &reservation,
                 finished,
                 decay,
+                &tuning,
                 now,
             );
             view.set_member(member, &state);

@@ -197,7 +197,7 @@ fn what_is_nobodys_fault_teaches_nothing() {
         .unwrap()
         .value;
     assert!(!state.pace.is_known());
-    assert_eq!(state.errors.penalty(at(3.0), 0.0), 1.0);
+    assert_eq!(state.errors.penalty(at(3.0), 0.0, &Tuning::DEFAULT), 1.0);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use super::Tuning;
 use crate::time::Timestamp;
 
 /// A recency-weighted failure rate that also fades with time.
@@ -23,13 +24,6 @@ impl ErrorRate {
     /// The rate never exceeds this, so that a pool whose upstreams all fail
     /// still ranks them by delay.
     pub const HIGHEST: f64 = 0.99;
-    /// The weight of one outcome: after five failures in a row the upstream
-    /// counts as six times slower, after ten, thirty-five times.
-    const STEP: f64 = 0.3;
-    /// Seconds in which the odds of a failure, `rate / (1 - rate)`, fall by a
-    /// factor of e when nothing is sent. Odds, not the rate: what is as good as
-    /// certain to fail stays so for longer than what fails now and then.
-    const DECAY_SECONDS: f64 = 10.0;
     /// The longest `Retry-After` that is honoured.
     pub const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 
@@ -56,27 +50,29 @@ impl ErrorRate {
     /// The failure rate at `now`, where the last outcome was `elapsed` seconds
     /// ago: 0 to [`ErrorRate::HIGHEST`].
     #[must_use]
-    pub fn get(self, now: Timestamp, elapsed: f64) -> f64 {
+    pub fn get(self, now: Timestamp, elapsed: f64, tuning: &Tuning) -> f64 {
         if self.is_backing_off(now) {
             return Self::HIGHEST;
         }
-        self.faded(elapsed)
+        self.faded(elapsed, tuning)
     }
 
-    /// The rate after `elapsed` seconds in which nothing was sent.
-    fn faded(self, elapsed: f64) -> f64 {
+    /// The rate after `elapsed` seconds in which nothing was sent. Odds fade,
+    /// not the rate: what is as good as certain to fail stays so for longer
+    /// than what fails now and then.
+    fn faded(self, elapsed: f64, tuning: &Tuning) -> f64 {
         let rate = f64::from(self.rate);
-        let odds = rate / (1.0 - rate) * (-elapsed.max(0.0) / Self::DECAY_SECONDS).exp();
+        let odds = rate / (1.0 - rate) * (-elapsed.max(0.0) / tuning.error_decay_seconds).exp();
         odds / (1.0 + odds)
     }
 
     /// By how much failures lengthen the expected delay: 1 to 100.
     #[must_use]
-    pub fn penalty(self, now: Timestamp, elapsed: f64) -> f64 {
+    pub fn penalty(self, now: Timestamp, elapsed: f64, tuning: &Tuning) -> f64 {
         if self.rate <= 0.0 && !self.is_backing_off(now) {
             return 1.0;
         }
-        1.0 / (1.0 - self.get(now, elapsed))
+        1.0 / (1.0 - self.get(now, elapsed, tuning))
     }
 
     /// Whether the upstream asked to be left alone. A moment further ahead
@@ -86,23 +82,29 @@ impl ErrorRate {
     }
 
     /// Takes in a success, `elapsed` seconds after the last outcome.
-    pub fn succeed(&mut self, elapsed: f64) {
-        self.observe(0.0, elapsed);
+    pub fn succeed(&mut self, elapsed: f64, tuning: &Tuning) {
+        self.observe(0.0, elapsed, tuning);
     }
 
     /// Takes in a failure at `now`, `elapsed` seconds after the last outcome,
     /// with the time for which the upstream asked to be left alone.
-    pub fn fail(&mut self, now: Timestamp, elapsed: f64, retry_after: Option<Duration>) {
-        self.observe(1.0, elapsed);
+    pub fn fail(
+        &mut self,
+        now: Timestamp,
+        elapsed: f64,
+        retry_after: Option<Duration>,
+        tuning: &Tuning,
+    ) {
+        self.observe(1.0, elapsed, tuning);
         if let Some(wait) = retry_after {
             let until = now.after(wait.min(Self::LONGEST_BACK_OFF));
             self.back_off_until = self.back_off_until.max(until);
         }
     }
 
-    fn observe(&mut self, outcome: f64, elapsed: f64) {
-        let faded = self.faded(elapsed);
-        let rate = faded + Self::STEP * (outcome - faded);
+    fn observe(&mut self, outcome: f64, elapsed: f64, tuning: &Tuning) {
+        let faded = self.faded(elapsed, tuning);
+        let rate = faded + tuning.error_step * (outcome - faded);
         self.rate = rate.clamp(0.0, Self::HIGHEST) as f32;
     }
 }
@@ -116,7 +118,7 @@ mod tests {
     fn after_failures(count: usize) -> ErrorRate {
         let mut errors = ErrorRate::default();
         for _ in 0..count {
-            errors.fail(NOW, 0.0, None);
+            errors.fail(NOW, 0.0, None, &Tuning::DEFAULT);
         }
         errors
     }
@@ -124,7 +126,7 @@ mod tests {
     #[test]
     fn failures_in_a_row_weigh_ever_more() {
         let penalties: Vec<f64> = [0, 1, 5, 10, 100]
-            .map(|count| after_failures(count).penalty(NOW, 0.0))
+            .map(|count| after_failures(count).penalty(NOW, 0.0, &Tuning::DEFAULT))
             .to_vec();
         assert!((penalties[0] - 1.0).abs() < 1e-9);
         assert!((penalties[1] - 1.0 / 0.7).abs() < 1e-5);
@@ -137,27 +139,37 @@ mod tests {
     fn the_penalty_fades_with_successes_and_with_time() {
         let failed = after_failures(5);
         let mut better = failed;
-        better.succeed(0.0);
-        assert!(better.penalty(NOW, 0.0) < failed.penalty(NOW, 0.0));
-        assert!(failed.penalty(NOW, 60.0) < 1.02);
+        better.succeed(0.0, &Tuning::DEFAULT);
+        assert!(
+            better.penalty(NOW, 0.0, &Tuning::DEFAULT) < failed.penalty(NOW, 0.0, &Tuning::DEFAULT)
+        );
+        assert!(failed.penalty(NOW, 60.0, &Tuning::DEFAULT) < 1.02);
     }
 
     #[test]
     fn retry_after_holds_the_penalty_until_it_ends_and_is_bounded() {
         let mut errors = ErrorRate::default();
-        errors.fail(NOW, 0.0, Some(Duration::from_secs(5)));
+        errors.fail(NOW, 0.0, Some(Duration::from_secs(5)), &Tuning::DEFAULT);
         let in_seconds = |s| NOW.after(Duration::from_secs(s));
-        assert!(errors.penalty(in_seconds(4), 4.0) > 99.0);
-        assert!(errors.penalty(in_seconds(6), 6.0) < 1.3);
-        errors.fail(NOW, 0.0, Some(Duration::from_secs(86_400)));
-        assert!(errors.penalty(in_seconds(59), 59.0) > 99.0);
-        assert!(errors.penalty(in_seconds(61), 61.0) < 1.3);
+        assert!(errors.penalty(in_seconds(4), 4.0, &Tuning::DEFAULT) > 99.0);
+        assert!(errors.penalty(in_seconds(6), 6.0, &Tuning::DEFAULT) < 1.3);
+        errors.fail(
+            NOW,
+            0.0,
+            Some(Duration::from_secs(86_400)),
+            &Tuning::DEFAULT,
+        );
+        assert!(errors.penalty(in_seconds(59), 59.0, &Tuning::DEFAULT) > 99.0);
+        assert!(errors.penalty(in_seconds(61), 61.0, &Tuning::DEFAULT) < 1.3);
     }
 
     #[test]
     fn garbage_is_no_error() {
         let garbage = ErrorRate::from_parts(f32::NAN, Timestamp::from_nanos(u64::MAX));
-        assert_eq!(garbage.penalty(NOW, 0.0), 1.0);
-        assert!(ErrorRate::from_parts(7.0, Timestamp::ZERO).penalty(NOW, 0.0) <= 100.1);
+        assert_eq!(garbage.penalty(NOW, 0.0, &Tuning::DEFAULT), 1.0);
+        assert!(
+            ErrorRate::from_parts(7.0, Timestamp::ZERO).penalty(NOW, 0.0, &Tuning::DEFAULT)
+                <= 100.1
+        );
     }
 }

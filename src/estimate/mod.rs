@@ -9,6 +9,7 @@ pub mod pace;
 pub mod response_time;
 pub mod shrinkage;
 pub mod sketch;
+mod tuning;
 pub mod work;
 
 pub use errors::ErrorRate;
@@ -16,4 +17,5 @@ pub use pace::{Pace, ResidualVariance};
 pub use response_time::{PeakResponseTime, ResponseTime};
 pub use shrinkage::Prior;
 pub use sketch::Sketch;
+pub use tuning::Tuning;
 pub use work::ObservedWork;

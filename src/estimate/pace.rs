@@ -14,14 +14,7 @@
 //! that is an exponentially weighted mean; at the start a plain one; after a
 //! silence, the fresh sample counts for more.
 
-/// Growth of uncertainty with each sample, in units of the residual variance.
-/// With it alone the steady weight of a sample is 0.04.
-const DRIFT_PER_SAMPLE: f64 = 0.04 * 0.04 / 0.96;
-
-/// Growth of uncertainty with each second of silence, in the same units: after
-/// ten minutes without a sample an estimate is worth little more than the pool's
-/// mean, after a minute it is still nearly itself.
-const DRIFT_PER_SECOND: f64 = 0.001;
+use super::Tuning;
 
 /// Samples shorter than this (seconds per unit) are taken as this.
 const SHORTEST: f64 = 1e-9;
@@ -85,8 +78,8 @@ impl Pace {
     /// Variance of [`Pace::mean_log`] after `silence` seconds without a
     /// sample, over the residual variance of one sample.
     #[must_use]
-    pub fn uncertainty(self, silence: f64) -> f64 {
-        f64::from(self.uncertainty) + DRIFT_PER_SECOND * silence.max(0.0)
+    pub fn uncertainty(self, silence: f64, tuning: &Tuning) -> f64 {
+        f64::from(self.uncertainty) + tuning.drift_per_second * silence.max(0.0)
     }
 
     /// Takes in one sample (seconds per unit of work and load), `silence`
@@ -96,7 +89,7 @@ impl Pace {
     /// scaled so that its square estimates the residual variance; `None` for
     /// the first sample, of which nothing was expected, and for one that is
     /// not a number.
-    pub fn observe(&mut self, sample: f64, silence: f64) -> Option<f64> {
+    pub fn observe(&mut self, sample: f64, silence: f64, tuning: &Tuning) -> Option<f64> {
         if sample.is_nan() {
             return None;
         }
@@ -108,7 +101,7 @@ impl Pace {
             };
             return None;
         }
-        let prior = self.uncertainty(silence) + DRIFT_PER_SAMPLE;
+        let prior = self.uncertainty(silence, tuning) + tuning.drift_per_sample;
         let surprise = log - self.mean_log();
         let weight = prior / (prior + 1.0);
         self.mean_log = (self.mean_log() + weight * surprise) as f32;
@@ -192,22 +185,22 @@ mod tests {
     #[test]
     fn the_first_samples_count_alike() {
         let mut pace = Pace::UNKNOWN;
-        assert_eq!(pace.observe(1.0, 0.0), None);
+        assert_eq!(pace.observe(1.0, 0.0, &Tuning::DEFAULT), None);
         for sample in [2.0, 4.0, 8.0] {
-            pace.observe(sample, 0.0);
+            pace.observe(sample, 0.0, &Tuning::DEFAULT);
         }
         // The plain mean of the logs of 1, 2, 4, 8 is ln 2 x 1.5.
         assert!((pace.mean_log() - 1.5 * 2f64.ln()).abs() < 0.01);
-        assert!((pace.uncertainty(0.0) - 0.25).abs() < 0.01);
+        assert!((pace.uncertainty(0.0, &Tuning::DEFAULT) - 0.25).abs() < 0.01);
     }
 
     #[test]
     fn in_steady_state_a_sample_weighs_four_percent() {
         let mut pace = Pace::UNKNOWN;
         for _ in 0..1_000 {
-            pace.observe(1.0, 0.0);
+            pace.observe(1.0, 0.0, &Tuning::DEFAULT);
         }
-        pace.observe(std::f64::consts::E, 0.0);
+        pace.observe(std::f64::consts::E, 0.0, &Tuning::DEFAULT);
         assert!((pace.mean_log() - 0.04).abs() < 0.001, "{pace:?}");
     }
 
@@ -215,11 +208,11 @@ mod tests {
     fn a_sample_after_a_silence_weighs_more() {
         let mut steady = Pace::UNKNOWN;
         for _ in 0..1_000 {
-            steady.observe(1.0, 0.0);
+            steady.observe(1.0, 0.0, &Tuning::DEFAULT);
         }
         let (mut at_once, mut late) = (steady, steady);
-        at_once.observe(4.0, 0.0);
-        late.observe(4.0, 600.0);
+        at_once.observe(4.0, 0.0, &Tuning::DEFAULT);
+        late.observe(4.0, 600.0, &Tuning::DEFAULT);
         assert!(late.mean_log() > 5.0 * at_once.mean_log());
         assert!(late.mean_log() < 4f64.ln());
     }
@@ -231,7 +224,9 @@ mod tests {
             (Rng::new(3), Pace::UNKNOWN, ResidualVariance::default());
         let mut mean = 0.0;
         for round in 0..20_000 {
-            if let Some(residual) = pace.observe((rng.unit() * 2.0 - 1.0).exp(), 0.0) {
+            if let Some(residual) =
+                pace.observe((rng.unit() * 2.0 - 1.0).exp(), 0.0, &Tuning::DEFAULT)
+            {
                 variance.observe(residual);
             }
             if round >= 1_000 {
@@ -262,7 +257,7 @@ mod tests {
         fn stays_finite_whatever_it_is_fed(feed in proptest::collection::vec((any::<f64>(), any::<f64>()), 1..50)) {
             let (mut pace, mut variance) = (Pace::UNKNOWN, ResidualVariance::default());
             for (sample, silence) in feed {
-                if let Some(residual) = pace.observe(sample, silence) {
+                if let Some(residual) = pace.observe(sample, silence, &Tuning::DEFAULT) {
                     prop_assert!(residual.is_finite());
                     variance.observe(residual);
                 }

@@ -11,6 +11,7 @@
 //! in flight and would draw every request.
 
 use super::{Candidate, Choice, Picked, Policy, Scored, draw, lowest};
+use crate::estimate::Tuning;
 
 /// The fewest requests in flight, relative to the weight.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct LeastRequest {
     pub(super) choice_count: Option<usize>,
     /// The exponent of the load.
     pub(super) active_request_bias: f64,
+    /// How failures count.
+    pub(super) tuning: Tuning,
 }
 
 impl Policy for LeastRequest {
@@ -38,7 +41,7 @@ impl Policy for LeastRequest {
             };
             Scored {
                 index,
-                score: load * candidate.penalty(now) / candidate.weight,
+                score: load * candidate.penalty(now, &self.tuning) / candidate.weight,
             }
         });
         lowest(scores, choice.rng)
@@ -65,6 +68,7 @@ mod tests {
     use super::*;
 
     const FULL_SCAN: LeastRequest = LeastRequest {
+        tuning: Tuning::DEFAULT,
         choice_count: None,
         active_request_bias: 1.0,
     };
@@ -99,6 +103,7 @@ mod tests {
     #[test]
     fn two_choices_never_take_the_worst_and_often_miss_the_best() {
         let two = LeastRequest {
+            tuning: Tuning::DEFAULT,
             choice_count: Some(2),
             active_request_bias: 1.0,
         };
@@ -114,7 +119,7 @@ mod tests {
     fn an_upstream_that_fails_at_once_does_not_draw_the_requests() {
         let mut all = candidates(&[4, 0]);
         for _ in 0..10 {
-            all[1].state.errors.fail(NOW, 0.0, None);
+            all[1].state.errors.fail(NOW, 0.0, None, &Tuning::DEFAULT);
         }
         all[1].state.outcome_at = NOW;
         assert_eq!(shares(&FULL_SCAN, &all, 10), [10, 0]);

@@ -8,12 +8,15 @@
 //! lengthen the time, and old response times lose their weight. O(n).
 
 use super::{Choice, Picked, Policy, Scored, lowest};
+use crate::estimate::Tuning;
 
 /// The least mean response time times requests in flight.
 #[derive(Debug)]
 pub(super) struct LeastResponseTime {
     /// Seconds in which a response time loses its weight by a factor of e.
     pub(super) decay_seconds: f64,
+    /// How failures count.
+    pub(super) tuning: Tuning,
 }
 
 impl Policy for LeastResponseTime {
@@ -30,7 +33,8 @@ impl Policy for LeastResponseTime {
                 let mean = candidate.state.response_time.get().unwrap_or(fastest);
                 Scored {
                     index,
-                    score: mean * candidate.load() * candidate.penalty(now) / candidate.weight,
+                    score: mean * candidate.load() * candidate.penalty(now, &self.tuning)
+                        / candidate.weight,
                 }
             });
         lowest(scores, choice.rng)
@@ -48,6 +52,7 @@ mod tests {
     use super::*;
 
     const POLICY: LeastResponseTime = LeastResponseTime {
+        tuning: Tuning::DEFAULT,
         decay_seconds: 10.0,
     };
 

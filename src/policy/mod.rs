@@ -15,6 +15,7 @@ mod shortest_expected_delay;
 mod weighted_round_robin;
 
 use crate::config::PolicyConfig;
+use crate::estimate::Tuning;
 use crate::pool::{MemberIndex, UpstreamIndex};
 use crate::random::Rng;
 use crate::state::{MemberState, PoolState};
@@ -45,9 +46,9 @@ impl Candidate {
     }
 
     /// By how much recent failures lengthen the delay to expect.
-    fn penalty(&self, now: Timestamp) -> f64 {
+    fn penalty(&self, now: Timestamp, tuning: &Tuning) -> f64 {
         let elapsed = now.seconds_since(self.state.outcome_at);
-        self.state.errors.penalty(now, elapsed)
+        self.state.errors.penalty(now, elapsed, tuning)
     }
 
     /// Seconds since the last response time was taken in.
@@ -135,9 +136,9 @@ pub trait Policy {
     }
 }
 
-/// The policy that `config` names.
+/// The policy that `config` names, with these constants.
 #[must_use]
-pub fn from_config(config: &PolicyConfig) -> Box<dyn Policy> {
+pub fn from_config(config: &PolicyConfig, tuning: Tuning) -> Box<dyn Policy> {
     match *config {
         PolicyConfig::RoundRobin => Box::new(round_robin::RoundRobin),
         PolicyConfig::WeightedRoundRobin => Box::new(weighted_round_robin::WeightedRoundRobin),
@@ -148,10 +149,12 @@ pub fn from_config(config: &PolicyConfig) -> Box<dyn Policy> {
         } => Box::new(least_request::LeastRequest {
             choice_count: choice_count.map(|count| count as usize),
             active_request_bias,
+            tuning,
         }),
         PolicyConfig::LeastResponseTime { decay_time } => {
             Box::new(least_response_time::LeastResponseTime {
                 decay_seconds: decay_time.as_secs_f64(),
+                tuning,
             })
         }
         PolicyConfig::PeakEwma {
@@ -162,6 +165,7 @@ pub fn from_config(config: &PolicyConfig) -> Box<dyn Policy> {
             decay_seconds: decay_time.as_secs_f64(),
             default_rtt_seconds: default_rtt.as_secs_f64(),
             choice_count: choice_count as usize,
+            tuning,
         }),
         PolicyConfig::ShortestExpectedDelay {
             externality,
@@ -169,6 +173,7 @@ pub fn from_config(config: &PolicyConfig) -> Box<dyn Policy> {
         } => Box::new(shortest_expected_delay::ShortestExpectedDelay {
             externality,
             exploration,
+            tuning,
         }),
     }
 }
@@ -302,7 +307,7 @@ mod tests {
             crate::config::Config::parse(Some(json.as_bytes())).expect("valid")
         };
         configs
-            .map(|c| (c, from_config(&parse(c).pools[0].policy)))
+            .map(|c| (c, from_config(&parse(c).pools[0].policy, Tuning::DEFAULT)))
             .into()
     }
 

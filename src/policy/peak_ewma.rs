@@ -9,6 +9,7 @@
 //! O(`choice_count`).
 
 use super::{Choice, Picked, Policy, Scored, draw, lowest};
+use crate::estimate::Tuning;
 
 /// The least peak-sensitive response time times requests in flight.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct PeakEwma {
     pub(super) default_rtt_seconds: f64,
     /// How many upstreams are compared.
     pub(super) choice_count: usize,
+    /// How failures count.
+    pub(super) tuning: Tuning,
 }
 
 impl Policy for PeakEwma {
@@ -34,7 +37,8 @@ impl Policy for PeakEwma {
             let peak = peak.unwrap_or(self.default_rtt_seconds);
             Scored {
                 index,
-                score: peak * candidate.load() * candidate.penalty(now) / candidate.weight,
+                score: peak * candidate.load() * candidate.penalty(now, &self.tuning)
+                    / candidate.weight,
             }
         });
         lowest(scores, choice.rng)
@@ -52,6 +56,7 @@ mod tests {
     use crate::time::Timestamp;
 
     const POLICY: PeakEwma = PeakEwma {
+        tuning: Tuning::DEFAULT,
         decay_seconds: 10.0,
         default_rtt_seconds: 0.03,
         choice_count: 2,

@@ -17,15 +17,12 @@
 //! learned. With equal upstreams it is least request; with nothing known too.
 //!
 //! A share of picks *explores*: the upstream that has been silent longest, if
-//! it has nothing in flight and has been silent for [`SILENT_SECONDS`]. An
+//! it has nothing in flight and has been silent for ten seconds. An
 //! upstream that has become slow gets few requests, so without this nobody
 //! would see that it has recovered. O(n).
 
 use super::{Candidate, Choice, Picked, Policy, Reason, Scored, lowest};
-use crate::estimate::Prior;
-
-/// Exploring is for upstreams that have not been heard of for so long.
-const SILENT_SECONDS: f64 = 10.0;
+use crate::estimate::{Prior, Tuning};
 
 /// The least delay that this request must expect.
 #[derive(Debug)]
@@ -35,6 +32,8 @@ pub(super) struct ShortestExpectedDelay {
     /// The probability with which a pick explores, if there is anything to
     /// explore.
     pub(super) exploration: f64,
+    /// How estimates age, how failures count, and what silence is.
+    pub(super) tuning: Tuning,
 }
 
 impl Policy for ShortestExpectedDelay {
@@ -49,7 +48,8 @@ impl Policy for ShortestExpectedDelay {
         let residual_variance = choice.pool.residuals.get();
         let mean_log = |candidate: &Candidate| {
             let pace = candidate.state.pace;
-            let variance = residual_variance * pace.uncertainty(candidate.silence(now));
+            let variance =
+                residual_variance * pace.uncertainty(candidate.silence(now), &self.tuning);
             (pace.mean_log(), variance)
         };
         let candidates = &*choice.candidates;
@@ -68,7 +68,8 @@ impl Policy for ShortestExpectedDelay {
                 shrunk.exp()
             };
             let load = candidate.load();
-            let delay = pace * load * (1.0 + per_load * load) * candidate.penalty(now);
+            let delay =
+                pace * load * (1.0 + per_load * load) * candidate.penalty(now, &self.tuning);
             Scored {
                 index,
                 score: delay / candidate.weight,
@@ -93,7 +94,7 @@ impl ShortestExpectedDelay {
             (index, now.seconds_since(heard))
         });
         silent
-            .filter(|(_, silence)| *silence >= SILENT_SECONDS)
+            .filter(|(_, silence)| *silence >= self.tuning.silent_seconds)
             .max_by(|(_, one), (_, other)| one.total_cmp(other))
             .map(|(index, _)| index)
     }
@@ -110,6 +111,7 @@ mod tests {
     const POLICY: ShortestExpectedDelay = ShortestExpectedDelay {
         externality: 0.1,
         exploration: 0.0,
+        tuning: Tuning::DEFAULT,
     };
 
     /// Candidates whose paces have been seen `samples` times, without noise.
@@ -119,7 +121,7 @@ mod tests {
             candidate.state.sampled_at = NOW;
             candidate.state.outcome_at = NOW;
             for _ in 0..samples {
-                candidate.state.pace.observe(*pace, 0.0);
+                candidate.state.pace.observe(*pace, 0.0, &Tuning::DEFAULT);
             }
         }
         all
@@ -159,7 +161,7 @@ mod tests {
         let mut all = paced(&[0, 2], &[0.1, 0.1], 200);
         assert_eq!(shares(&POLICY, &all, 10), [10, 0]);
         for _ in 0..8 {
-            all[0].state.errors.fail(NOW, 0.0, None);
+            all[0].state.errors.fail(NOW, 0.0, None, &Tuning::DEFAULT);
         }
         assert_eq!(shares(&POLICY, &all, 10), [0, 10]);
     }

@@ -209,6 +209,7 @@ impl<const N: usize> Writer<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::estimate::Tuning;
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -216,10 +217,12 @@ mod tests {
     fn rows_survive_the_round_trip() {
         let now = Timestamp::from_nanos(123_456_789_012);
         let mut member = MemberState::new(now);
-        member.pace.observe(0.25, 0.0);
+        member.pace.observe(0.25, 0.0, &Tuning::DEFAULT);
         member.response_time.observe(0.5, 0.0, 10.0);
         member.peak.observe(0.75, 0.0, 10.0);
-        member.errors.fail(now, 0.0, Some(Duration::from_secs(3)));
+        member
+            .errors
+            .fail(now, 0.0, Some(Duration::from_secs(3)), &Tuning::DEFAULT);
         member.turn = -7;
         member.sampled_at = now;
         assert_eq!(MemberState::decode(&member.encode()), member);
@@ -250,7 +253,7 @@ mod tests {
             prop_assert!(member.pace.mean_log().is_finite());
             prop_assert!(member.response_time.get().is_none_or(f64::is_finite));
             prop_assert!(member.peak.get(1.0, 10.0).is_none_or(f64::is_finite));
-            prop_assert!((1.0..101.0).contains(&member.errors.penalty(now, 1.0)));
+            prop_assert!((1.0..101.0).contains(&member.errors.penalty(now, 1.0, &Tuning::DEFAULT)));
             let pool = PoolState::decode(&pool);
             prop_assert!(pool.residuals.get().is_finite());
             prop_assert!((0.05..=20.0).contains(&pool.observed_work.of(500)));

@@ -1,3 +1,4 @@
+use crate::estimate::Tuning;
 use proptest::prelude::*;
 
 use super::*;
@@ -162,7 +163,7 @@ fn what_was_learned_survives_a_change_of_upstreams() {
     let mut before = worker(1, &["a", "b", "c"]);
     let learn = |view: &mut View<'_>| {
         let mut state = view.member(1);
-        state.pace.observe(0.25, 0.0);
+        state.pace.observe(0.25, 0.0, &Tuning::DEFAULT);
         view.set_member(1, &state);
         view.reserve(1, Work::MEAN);
     };
