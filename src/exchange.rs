@@ -162,7 +162,9 @@ impl Exchange {
         } else {
             number(host, &["response", "flags"]).unwrap_or(0)
         };
-        let grpc_status = if self.may_have_grpc_status {
+        // Envoy makes up a gRPC status for other answers, for a 200 an error:
+        // only an answer of gRPC is asked for one.
+        let grpc_status = if self.may_have_grpc_status && is_grpc(host) {
             number(host, &["response", "grpc_status"])
         } else {
             None
@@ -186,6 +188,11 @@ fn pool_of(worker: &Worker, host: &mut impl Host) -> Option<usize> {
     let view: &mut dyn RequestView = &mut headers;
     let mut pools = worker.config.pools.iter();
     pools.position(|pool| pool.matcher.matches(view))
+}
+
+fn is_grpc(host: &mut impl Host) -> bool {
+    let content_type = host.response_header("content-type").unwrap_or(None);
+    content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
 }
 
 fn retry_after(host: &mut impl Host) -> Option<std::time::Duration> {

@@ -41,6 +41,25 @@ async fn envoy_names_them_with_their_labels() {
     }
 }
 
+/// Of an answer without a body Envoy knows a gRPC status, though it is none of
+/// gRPC's.
+#[tokio::test]
+async fn an_answer_without_a_body_is_a_success() {
+    let config = json!({ "upstreams": [{ "cluster": "a" }] });
+    let fleet = Fleet::start(1, Behaviour::failing(204), &config).await;
+    let answers = fleet.get_in_turn(3).await;
+    assert!(answers.iter().all(|answer| answer.status == 204));
+    eventually("three successes", SOON, async || {
+        let stats = fleet.gateway.stats().await.unwrap();
+        let outcomes = stats.by_label("paceline_outcomes_total", "outcome");
+        let expected = [("success".to_owned(), 3)].into();
+        (outcomes == expected)
+            .then_some(())
+            .ok_or(format!("{outcomes:?}"))
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn all_of_them_are_there_before_the_first_request() {
     let fleet = fleet().await;

@@ -1,7 +1,7 @@
 //! What the metrics say of a request when it is over.
 
 use crate::fleet::{GET, Response, TWO, picked, respond, total_in_flight};
-use crate::host::{Process, Property, Root, Stream, Vm};
+use crate::host::{HeaderMap, Process, Property, Root, Stream, Vm};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -49,6 +49,34 @@ fn a_status_says_whose_fault_it_was() {
             respond(process, stream, &answered(status)).unwrap();
         });
     }
+}
+
+/// An answer that ends with its headers, as Envoy describes it: whatever it is,
+/// `response.grpc_status` has a value.
+fn ends_with_its_headers(content_type: &str, grpc_status: i64) -> impl FnOnce(&Process, &Stream) {
+    let headers = HeaderMap::new([(":status", "200"), ("content-type", content_type)]);
+    move |_, stream| {
+        stream.set_property(&["upstream", "request_attempt_count"], Property::int(1));
+        stream.response_headers(headers, true).unwrap();
+        stream.set_property(&["response", "code"], Property::int(200));
+        stream.set_property(&["response", "flags"], Property::int(0));
+        stream.set_property(&["response", "grpc_status"], Property::int(grpc_status));
+    }
+}
+
+#[test]
+fn a_grpc_status_counts_for_answers_of_grpc_alone() {
+    const UNKNOWN: i64 = 2;
+    const UNAVAILABLE: i64 = 14;
+    ends_as(
+        "success",
+        ends_with_its_headers("application/json", UNKNOWN),
+    );
+    ends_as("success", ends_with_its_headers("application/grpc", 0));
+    ends_as(
+        "upstream_error",
+        ends_with_its_headers("application/grpc", UNAVAILABLE),
+    );
 }
 
 #[test]
