@@ -233,9 +233,7 @@ fn a_pick_explains_itself() {
     let name = |member: usize| ["a", "b"][member];
     let member = route.reservation.member;
     assert_eq!(
-        route
-            .explanation
-            .describe(balancer.topology(), member, None),
+        route.explanation.describe(balancer.topology(), member),
         format!(
             "upstream={}; policy=least_request; score=2; runner_up={} (2); reason=policy",
             name(member),

@@ -27,6 +27,16 @@ impl std::error::Error for HostError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version(pub u32);
 
+impl Version {
+    /// The version that a write gets which replaces this one, if no other key
+    /// was written since this one was: the host numbers all writes of the
+    /// process in turn. `None` where the count starts anew.
+    #[must_use]
+    pub fn next(self) -> Option<Version> {
+        self.0.checked_add(1).map(Version)
+    }
+}
+
 /// A value of shared data at one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versioned {
@@ -116,33 +126,6 @@ pub trait Host: SharedData {
     /// # Errors
     /// The host call failed.
     fn remove_request_header(&mut self, name: &str) -> Result<(), HostError>;
-
-    /// At most `max` bytes of the request's body, as far as it is buffered;
-    /// `None` where nothing is.
-    ///
-    /// # Errors
-    /// The host call failed.
-    fn request_body(&mut self, max: usize) -> Result<Option<Vec<u8>>, HostError>;
-
-    /// Turns to another stream: what is asked after this is asked of it.
-    ///
-    /// # Errors
-    /// The host call failed; it does where there is no such stream any more.
-    fn attend(&mut self, context: u32) -> Result<(), HostError>;
-
-    /// Lets a request go on that was paused. Its headers can no longer be
-    /// changed then.
-    ///
-    /// # Errors
-    /// The host call failed.
-    fn resume_request(&mut self) -> Result<(), HostError>;
-
-    /// Asks to be ticked every `millis` milliseconds, the next time after so
-    /// many.
-    ///
-    /// # Errors
-    /// The host call failed.
-    fn tick_every(&mut self, millis: u32) -> Result<(), HostError>;
 
     /// The first value of a response header.
     ///

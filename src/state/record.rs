@@ -193,11 +193,18 @@ impl Record {
     /// such row.
     #[must_use]
     pub fn member(&self, row: usize) -> MemberState {
+        self.member_bytes(row)
+            .map_or_else(MemberState::default, MemberState::decode)
+    }
+
+    /// The encoded state of the member in row `row`, if there is such a row.
+    #[must_use]
+    pub fn member_bytes(&self, row: usize) -> Option<&[u8; MemberState::SIZE]> {
         if row >= self.members {
-            return MemberState::default();
+            return None;
         }
-        read(&self.bytes, self.member_offset(row) + IDENTITY)
-            .map_or_else(MemberState::default, |bytes| MemberState::decode(&bytes))
+        let state = self.bytes.get(self.member_offset(row) + IDENTITY..)?;
+        state.first_chunk()
     }
 
     /// Replaces the state of the member in row `row`, if there is such a row.

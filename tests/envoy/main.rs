@@ -14,7 +14,6 @@
     reason = "a failing test says so by panicking"
 )]
 
-mod bodies;
 mod configuration;
 mod gateway;
 mod in_flight;

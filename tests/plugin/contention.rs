@@ -3,13 +3,14 @@
 use crate::fleet::{
     GET, Response, TWO, in_flight, pass_throughs, picked, respond, serve, total_in_flight,
 };
-use crate::host::{CallTable, Process, Root, Status, Stream, Vm, Which};
+use crate::host::{CallTable, Process, Root, Status, Stream, VM_ID, Vm, Which};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 const RETRIES: &str = "paceline_transaction_retries_total";
 const STATE_ERRORS: &str = "paceline_state_errors_total";
+const READ: &str = "proxy_get_shared_data";
 const WRITE: &str = "proxy_set_shared_data";
 
 /// Opens a stream, and says where it was sent.
@@ -72,6 +73,84 @@ fn a_write_between_read_and_write_is_retried_and_counted() {
         stream.end().unwrap();
         assert_eq!(total_in_flight(&process), 0, "write {write}");
         assert_eq!(pass_throughs(&process), BTreeMap::new());
+    }
+}
+
+/// A worker that has been alone for long enough to write without reading.
+fn hermit(process: &Process) -> Root {
+    let root = Vm::start(process, TWO).unwrap();
+    for _ in 0..4 {
+        serve(process, &root).unwrap();
+    }
+    root.vm.take_calls();
+    serve(process, &root).unwrap();
+    let calls = CallTable::new(&root.vm.take_calls());
+    assert_eq!([READ, WRITE].map(|f| calls.calls_of(f)), [0, 2]);
+    root
+}
+
+#[test]
+fn a_worker_that_writes_without_reading_overwrites_nobody() {
+    for write in 0..2 {
+        let process = Process::new();
+        let victim = hermit(&process);
+        let rival = Vm::start(&process, TWO).unwrap();
+        let theirs = get_in_between(&victim, write, rival);
+        let (mine, my_upstream) = open(&victim);
+        if write == 0 {
+            let upstream = theirs.borrow().as_ref().expect("opened").1.clone();
+            assert_ne!(my_upstream, upstream, "picked by what the rival wrote");
+            assert_eq!(
+                in_flight(&process),
+                counts(&process, &[&my_upstream, &upstream])
+            );
+        }
+        respond(&process, &mine, &Response::OK).unwrap();
+        mine.end().unwrap();
+        let (stream, upstream) = theirs.take().expect("the rival got in between");
+        assert_eq!(
+            in_flight(&process),
+            counts(&process, &[&upstream]),
+            "write {write}"
+        );
+        // Nothing was read that somebody else then changed.
+        assert_eq!(process.counter(RETRIES), 0, "write {write}");
+        stream.end().unwrap();
+        assert_eq!(total_in_flight(&process), 0, "write {write}");
+        assert_eq!(pass_throughs(&process), BTreeMap::new());
+    }
+}
+
+#[test]
+fn a_write_of_another_key_is_not_taken_for_a_rival() {
+    let process = Process::new();
+    let root = hermit(&process);
+    for _ in 0..3 {
+        process.write(VM_ID, b"another", b"value");
+        let (stream, upstream) = open(&root);
+        assert_eq!(in_flight(&process), counts(&process, &[&upstream]));
+        stream.end().unwrap();
+        assert_eq!(total_in_flight(&process), 0);
+    }
+    assert_eq!(process.counter(RETRIES), 0);
+    assert_eq!(pass_throughs(&process), BTreeMap::new());
+}
+
+#[test]
+fn a_record_that_is_lost_or_damaged_under_a_worker_that_does_not_read_is_filled_again() {
+    for damage in [&b"not a record"[..], b""] {
+        let process = Process::new();
+        let root = hermit(&process);
+        let (open_before, upstream) = open(&root);
+        for key in process.keys(VM_ID) {
+            process.write(VM_ID, &key, damage);
+        }
+        root.tick().unwrap();
+        root.tick().unwrap();
+        assert_eq!(in_flight(&process), counts(&process, &[&upstream]));
+        open_before.end().unwrap();
+        assert_eq!(total_in_flight(&process), 0);
+        assert!(serve(&process, &root).unwrap().is_some());
     }
 }
 

@@ -6,8 +6,8 @@ use crate::host::{CallTable, Process, Root, Stream, Vm};
 
 /// Most host calls in a request's whole life, and most bytes copied across the
 /// VM's boundary, with eight upstreams and the default policy.
-const MAX_CALLS: usize = 18;
-const MAX_BYTES: usize = 3584;
+const MAX_CALLS: usize = 15;
+const MAX_BYTES: usize = 2048;
 
 /// A worker that has found its feet: lane claimed, metrics of all upstreams defined.
 fn warm(process: &Process, configuration: &str) -> Root {
@@ -41,20 +41,27 @@ fn a_request_makes_few_host_calls() {
         table.bytes() <= MAX_BYTES,
         "more than {MAX_BYTES} bytes:\n{table}"
     );
-    for (function, at_most) in [("proxy_get_shared_data", 2), ("proxy_set_shared_data", 2)] {
+    // Alone, a worker knows what it would read.
+    for (function, at_most) in [("proxy_get_shared_data", 0), ("proxy_set_shared_data", 2)] {
         let calls = table.calls_of(function);
         assert!(calls <= at_most, "{calls} calls of {function}:\n{table}");
     }
 }
 
 #[test]
-fn other_workers_cost_a_request_no_further_calls_and_few_bytes() {
+fn other_workers_cost_a_request_two_reads_and_few_bytes() {
     let cost = |workers: usize| {
         let process = Process::new();
         let configuration = config(8, "shortest_expected_delay");
         let roots: Vec<Root> = (0..workers)
             .map(|_| warm(&process, &configuration))
             .collect();
+        // The first that finds itself among others tries in vain to do without.
+        for _ in 0..2 {
+            for root in &roots {
+                life(&process, root);
+            }
+        }
         roots[0].vm.take_calls();
         life(&process, &roots[0]);
         CallTable::new(&roots[0].vm.take_calls())
@@ -62,12 +69,12 @@ fn other_workers_cost_a_request_no_further_calls_and_few_bytes() {
     let (alone, among) = (cost(1), cost(9));
     assert_eq!(
         among.calls(),
-        alone.calls(),
+        alone.calls() + 2,
         "alone:\n{alone}\namong nine:\n{among}"
     );
     // Eight lanes of eight counts of requests and work, read and written by two
-    // transactions.
-    let most = 8 * (8 * 8 + 16) * 4;
+    // transactions, and what a worker that is alone need not read.
+    let most = 8 * (8 * 8 + 16) * 4 + 2 * 1024;
     let more = among.bytes() - alone.bytes();
     assert!(
         more <= most,

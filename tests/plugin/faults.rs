@@ -40,7 +40,10 @@ fn life(process: &Process, root: &Root) -> VmResult<(Option<String>, Vec<Action>
 fn worker(process: &Process, seasoned: bool) -> Root {
     let root = Vm::start(process, TWO).unwrap();
     if seasoned {
-        life(process, &root).unwrap();
+        // Long enough to write without reading.
+        for _ in 0..3 {
+            life(process, &root).unwrap();
+        }
         root.tick().unwrap();
     }
     root.vm.take_calls();

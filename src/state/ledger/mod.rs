@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use super::outstanding::{Outstanding, Work};
 use super::record::{Record, Rows};
-use super::rows::{MemberState, PoolState};
-use super::transaction::{self, Committed, StateError, transact};
+use super::rows::{DecodedMember, MemberState, PoolState};
+use super::transaction::{Committed, StateError, Store};
 use crate::host::SharedData;
 use crate::pool::{MemberIndex, Topology, Upstream, UpstreamIndex};
 use crate::time::Timestamp;
@@ -28,7 +28,7 @@ const RETENTION: Duration = Duration::from_secs(3_600);
 #[derive(Debug)]
 pub struct Ledger {
     topology: Rc<Topology>,
-    key: String,
+    store: Store,
     owner: u64,
     lease: Duration,
     /// Outstanding from this worker, by upstream. The truth; the lane is a copy.
@@ -37,6 +37,8 @@ pub struct Ledger {
     proposed: Vec<Outstanding>,
     /// Lanes of other workers that count; kept for its allocation.
     live: Vec<usize>,
+    /// The members' rows as they were last seen.
+    decoded: Vec<DecodedMember>,
     placement: Placement,
 }
 
@@ -59,8 +61,9 @@ impl Ledger {
     pub fn new(topology: Rc<Topology>, key: String, owner: u64, lease: Duration) -> Self {
         let upstreams = topology.upstreams.len();
         Ledger {
+            decoded: vec![DecodedMember::default(); topology.members.len()],
             topology,
-            key,
+            store: Store::new(key),
             owner: owner.max(1),
             lease,
             outstanding: vec![Outstanding::default(); upstreams],
@@ -104,15 +107,16 @@ impl Ledger {
     ) -> Result<Committed<T>, StateError> {
         let Ledger {
             topology,
-            key,
+            store,
             owner,
             lease,
             outstanding,
             proposed,
             live,
+            decoded,
             placement,
         } = self;
-        let committed = transact(shared, key, |record| {
+        let committed = store.transact(shared, |record| {
             let mut record = placement.place(record, topology, now, *lease);
             let lane = placement.claim_lane(&mut record, *owner, now, *lease);
             placement.lane = Some(lane);
@@ -126,6 +130,7 @@ impl Ledger {
                 record: &mut record,
                 placement,
                 live,
+                decoded,
                 own: proposed,
             };
             let value = change(&mut view);
@@ -157,7 +162,7 @@ impl Ledger {
         shared: &mut impl SharedData,
         now: Timestamp,
     ) -> Result<Vec<u64>, StateError> {
-        let record = transaction::peek(shared, &self.key)?.unwrap_or_else(empty);
+        let record = self.store.peek(shared)?.unwrap_or_else(empty);
         let lanes = live_lanes(&record, now, self.lease);
         let rows = index(record.upstream_identities());
         let in_flight = |upstream: &Upstream| {
@@ -176,7 +181,7 @@ impl Ledger {
             return Ok(());
         }
         let owner = self.owner;
-        transact(shared, &self.key, |record| {
+        self.store.transact(shared, |record| {
             let mut record = record.unwrap_or_else(empty);
             for lane in 0..record.lanes() {
                 if record.lane_owner(lane) == owner {
@@ -346,6 +351,7 @@ pub struct View<'a> {
     record: &'a mut Record,
     placement: &'a Placement,
     live: &'a [usize],
+    decoded: &'a mut [DecodedMember],
     own: &'a mut Vec<Outstanding>,
 }
 
@@ -368,11 +374,13 @@ impl View<'_> {
 
     /// The state of a member.
     #[must_use]
-    pub fn member(&self, member: MemberIndex) -> MemberState {
-        self.placement
-            .members
-            .get(member)
-            .map_or_else(MemberState::default, |row| self.record.member(*row))
+    pub fn member(&mut self, member: MemberIndex) -> MemberState {
+        let row = self.placement.members.get(member);
+        let bytes = row.and_then(|row| self.record.member_bytes(*row));
+        match (bytes, self.decoded.get_mut(member)) {
+            (Some(bytes), Some(decoded)) => decoded.of(bytes),
+            _ => MemberState::default(),
+        }
     }
 
     /// Replaces the state of a member.

@@ -28,6 +28,10 @@ fn at(seconds: u64) -> Timestamp {
     Timestamp::from_nanos(seconds * 1_000_000_000)
 }
 
+fn peek(shared: &mut impl SharedData) -> Result<Option<Record>, StateError> {
+    Store::new(KEY.to_owned()).peek(shared)
+}
+
 fn reserve(
     ledger: &mut Ledger,
     shared: &mut impl SharedData,
@@ -77,7 +81,7 @@ fn a_dead_workers_requests_count_until_its_lease_ends_and_its_lane_is_used_again
     assert_eq!(alive.observe(&mut shared, at(111)).unwrap(), [1]);
     let mut heir = worker(3, &["a"]);
     assert_eq!(reserve(&mut heir, &mut shared, at(112), 0), 2);
-    let record = transaction::peek(&mut shared, KEY).unwrap().unwrap();
+    let record = peek(&mut shared).unwrap().unwrap();
     assert_eq!(
         record.lanes(),
         2,
@@ -211,7 +215,7 @@ fn what_nobody_names_is_forgotten_after_an_hour() {
         .update(&mut shared, at(3_600), |_| ())
         .unwrap();
     let members = |shared: &mut Memory| {
-        let record = transaction::peek(shared, KEY).unwrap().unwrap();
+        let record = peek(shared).unwrap().unwrap();
         record.member_identities().count()
     };
     assert_eq!(members(&mut shared), 2);
@@ -236,7 +240,7 @@ fn a_worker_that_leaves_frees_its_lane_unless_it_has_requests() {
     one.leave(&mut shared).unwrap();
     assert!(!one.has_lane());
     reserve(&mut worker(2, &["a"]), &mut shared, at(1), 0);
-    let record = transaction::peek(&mut shared, KEY).unwrap().unwrap();
+    let record = peek(&mut shared).unwrap().unwrap();
     assert_eq!(record.lanes(), 1);
 }
 
