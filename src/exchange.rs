@@ -4,20 +4,29 @@
 //! Until then it holds its reservation; one that is dropped without an end (a
 //! stream that the proxy forgets) must still be given to [`Exchange::end`].
 
-use crate::config::RequestView;
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+
 use crate::decision::{Demand, Finished, PassThrough, Reservation};
 use crate::host::Host;
 use crate::outcome::{End, parse_retry_after};
-use crate::request::RequestHeaders;
+use crate::request::{Body, NeedsBody, Request, Unknown};
 use crate::time::Timestamp;
 use crate::worker::Worker;
 
 /// The response header that tells the decision.
 pub const DECISION_HEADER: &str = "x-paceline-decision";
 
+/// The status with which the proxy refuses what its buffer does not hold.
+const PAYLOAD_TOO_LARGE: u64 = 413;
+
 /// One request and its response.
 #[derive(Debug, Default)]
 pub struct Exchange {
+    context: u32,
+    itself: Weak<RefCell<Exchange>>,
+    /// The request is paused until its body has come.
+    waits: bool,
     reservation: Option<Reservation>,
     explanation: Option<String>,
     first_byte_at: Option<Timestamp>,
@@ -29,29 +38,153 @@ pub struct Exchange {
     may_have_grpc_status: bool,
 }
 
+/// Whether the proxy is to go on with what it has just shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// It goes on.
+    #[default]
+    Continue,
+    /// It keeps the request until more of it has come, or until it is told.
+    Pause,
+}
+
 impl Exchange {
+    /// An exchange of the stream with this context.
+    pub fn new(context: u32) -> Rc<RefCell<Self>> {
+        Rc::new_cyclic(|itself| {
+            RefCell::new(Exchange {
+                context,
+                itself: Weak::clone(itself),
+                ..Exchange::default()
+            })
+        })
+    }
+
     /// The request's headers have come: picks an upstream and names it in the
-    /// routing header, or leaves the request to the proxy's own route. Either
-    /// way the client's own copy of the header is gone.
-    pub fn on_request_headers(&mut self, worker: &mut Worker, host: &mut impl Host, end: bool) {
+    /// routing header, or leaves the request to the proxy's own route, or waits
+    /// for the body that decides. Whichever it is, the client's own copy of the
+    /// header is gone.
+    pub fn on_request_headers(
+        &mut self,
+        worker: &mut Worker,
+        host: &mut impl Host,
+        end: bool,
+    ) -> Flow {
         self.request_complete = end;
-        if self.reservation.is_some() {
-            return;
+        if self.waits {
+            return Flow::Pause;
         }
-        if let Err(reason) = self.route(worker, host) {
+        if self.reservation.is_some() {
+            return Flow::Continue;
+        }
+        let body = match end {
+            true => Body::Unread(Unknown::Missing),
+            false => Body::ToCome,
+        };
+        let Err(NeedsBody) = self.settle(worker, host, &body) else {
+            return Flow::Continue;
+        };
+        let now = worker.now(host);
+        let reason = match body_to_wait_for(worker, host) {
+            Err(reason) => reason,
+            Ok(()) if !worker.waiting.may_begin(now) => Unknown::NotShown,
+            Ok(()) => {
+                // It cannot be followed while nobody looks.
+                let _ = host.remove_request_header(&worker.config.route_header);
+                self.waits = true;
+                worker.park(self.context, Weak::clone(&self.itself), host);
+                return Flow::Pause;
+            }
+        };
+        self.go_on(worker, host, &Body::Unread(reason));
+        Flow::Continue
+    }
+
+    /// A piece of the request's body has come; `bytes` of it are buffered.
+    pub fn on_request_body(
+        &mut self,
+        worker: &mut Worker,
+        host: &mut impl Host,
+        bytes: usize,
+        end: bool,
+    ) -> Flow {
+        self.request_complete |= end;
+        if !self.waits {
+            return Flow::Continue;
+        }
+        worker.waiting.body_shown(self.context);
+        let body = if bytes > worker.config.request_body.max_bytes as usize {
+            Body::Unread(Unknown::TooLarge)
+        } else if end {
+            read_body(host, bytes)
+        } else {
+            return Flow::Pause;
+        };
+        self.go_on(worker, host, &body);
+        Flow::Continue
+    }
+
+    /// The request's trailers have come, after all of its body.
+    pub fn on_request_trailers(&mut self, worker: &mut Worker, host: &mut impl Host) {
+        self.request_complete = true;
+        if self.waits {
+            let body = read_body(host, worker.config.request_body.max_bytes as usize);
+            self.go_on(worker, host, &body);
+        }
+    }
+
+    /// The request has waited enough, for the reason given: it goes on without
+    /// its body.
+    pub(crate) fn give_up(&mut self, worker: &mut Worker, host: &mut impl Host, reason: Unknown) {
+        if self.waits {
+            self.go_on(worker, host, &Body::Unread(reason));
+            // A request that cannot be resumed is not there to be resumed.
+            let _ = host.resume_request();
+        }
+    }
+
+    /// Ends the wait with what is known of the body now.
+    fn go_on(&mut self, worker: &mut Worker, host: &mut impl Host, body: &Body) {
+        self.waits = false;
+        worker.waiting.leave(self.context);
+        // A body that is not to come is not waited for.
+        let _ = self.settle(worker, host, body);
+    }
+
+    /// Decides, unless it takes the body to.
+    fn settle(
+        &mut self,
+        worker: &mut Worker,
+        host: &mut impl Host,
+        body: &Body,
+    ) -> Result<(), NeedsBody> {
+        let facts = Facts::read(worker, host, body)?;
+        if let Some(reason) = facts.model_unknown {
+            worker.metrics.model_unknown(host, reason);
+        }
+        if let Err(reason) = self.route(worker, host, &facts) {
             // What cannot be removed cannot be helped.
             let _ = host.remove_request_header(&worker.config.route_header);
             worker.metrics.passed_through(host, reason);
             if worker.config.explain {
-                self.explanation = Some(format!("pass_through; reason={}", reason.label()));
+                self.explanation = Some(format!(
+                    "pass_through; reason={}{}",
+                    reason.label(),
+                    facts.description
+                ));
             }
         }
+        Ok(())
     }
 
-    fn route(&mut self, worker: &mut Worker, host: &mut impl Host) -> Result<(), PassThrough> {
-        let pool = pool_of(worker, host).ok_or(PassThrough::NoPool)?;
+    fn route(
+        &mut self,
+        worker: &mut Worker,
+        host: &mut impl Host,
+        facts: &Facts,
+    ) -> Result<(), PassThrough> {
+        let demand = facts.demand(worker, host)?;
         let now = worker.now(host);
-        let demand = Demand { pool, size: None };
         let route = worker.balancer.pick(host, &demand, now)?;
         let (member, upstream) = (route.reservation.member, route.reservation.upstream);
         let topology = worker.balancer.topology();
@@ -62,7 +195,9 @@ impl Exchange {
             None => Ok(()),
         };
         if worker.config.explain {
-            self.explanation = Some(route.explanation.describe(topology, member));
+            let mut text = route.explanation.describe(topology, member, demand.size);
+            text.push_str(&facts.description);
+            self.explanation = Some(text);
         }
         if named.is_err() {
             let unsent = Finished::default();
@@ -77,11 +212,6 @@ impl Exchange {
         worker.metrics.retried(host, route.retries);
         worker.metrics.in_flight(host, upstream, route.in_flight);
         Ok(())
-    }
-
-    /// The request has come to its end.
-    pub fn on_request_end(&mut self) {
-        self.request_complete = true;
     }
 
     /// The response's headers have come.
@@ -112,6 +242,12 @@ impl Exchange {
 
     /// The request is over, one way or another. The first call counts.
     pub fn end(&mut self, worker: &mut Worker, host: &mut impl Host) {
+        if std::mem::take(&mut self.waits) {
+            worker.waiting.leave(self.context);
+            if number(host, &["response", "code"]) == Some(PAYLOAD_TOO_LARGE) {
+                worker.waiting.refused();
+            }
+        }
         if self.reservation.is_some() {
             let end = self.read_end(host);
             self.end_as(worker, host, end);
@@ -182,12 +318,64 @@ impl Exchange {
     }
 }
 
-/// The first pool whose match fits the request.
-fn pool_of(worker: &Worker, host: &mut impl Host) -> Option<usize> {
-    let mut headers = RequestHeaders::new(host);
-    let view: &mut dyn RequestView = &mut headers;
-    let mut pools = worker.config.pools.iter();
-    pools.position(|pool| pool.matcher.matches(view))
+/// What a decision is made on.
+struct Facts {
+    pool: Result<usize, PassThrough>,
+    /// `None` where nothing depends on it.
+    size: Option<Result<f64, Unknown>>,
+    model_unknown: Option<Unknown>,
+    /// For people; empty unless asked for.
+    description: String,
+}
+
+impl Facts {
+    fn read(worker: &Worker, host: &mut impl Host, body: &Body) -> Result<Self, NeedsBody> {
+        let config = &worker.config;
+        let mut request = Request::new(host, &config.model, body);
+        let pool = request.pool(config)?;
+        let configured = pool.ok().and_then(|number| config.pools.get(number));
+        let size = match configured {
+            Some(pool) if pool.heeds_size() => Some(request.size(&pool.request_size)?),
+            _ => None,
+        };
+        Ok(Facts {
+            pool,
+            size,
+            model_unknown: request.model_unknown(),
+            description: match config.explain {
+                true => request.describe(),
+                false => String::new(),
+            },
+        })
+    }
+
+    /// The demand; a size that is asked for and not known is counted.
+    fn demand(&self, worker: &mut Worker, host: &mut impl Host) -> Result<Demand, PassThrough> {
+        let pool = self.pool?;
+        if let Some(Err(reason)) = self.size {
+            worker.metrics.size_unknown(host, pool, reason);
+        }
+        let size = self.size.and_then(Result::ok);
+        Ok(Demand { pool, size })
+    }
+}
+
+/// Whether there will be a body worth waiting for.
+fn body_to_wait_for(worker: &Worker, host: &mut impl Host) -> Result<(), Unknown> {
+    let mut request = Request::new(host, &worker.config.model, &Body::ToCome);
+    request.awaits_json(
+        worker.config.request_body.max_bytes,
+        worker.waiting.takes_undeclared(),
+    )
+}
+
+/// All of the body, which has come to its end.
+fn read_body(host: &mut impl Host, bytes: usize) -> Body {
+    match host.request_body(bytes) {
+        Ok(Some(bytes)) => Body::Whole(bytes),
+        Ok(None) => Body::Unread(Unknown::Missing),
+        Err(_) => Body::Unread(Unknown::HostError),
+    }
 }
 
 fn is_grpc(host: &mut impl Host) -> bool {

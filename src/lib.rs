@@ -4,7 +4,8 @@
 //! and [`config`] say what can be chosen, [`decision`] picks with a [`policy`]
 //! on the shared [`state`] and what the [`estimate`]s learned, [`outcome`]
 //! tells how the request ended, and [`exchange`] strings these together for one
-//! request, [`worker`] for one worker. All of them are pure: the proxy is
+//! request, [`worker`] for one worker, [`waiting`] holds requests until their
+//! bodies have come. All of them are pure: the proxy is
 //! behind the traits of [`host`]. `filter` binds them to proxy-wasm.
 
 pub mod config;
@@ -20,6 +21,7 @@ pub mod random;
 pub mod request;
 pub mod state;
 pub mod time;
+pub mod waiting;
 pub mod worker;
 
 #[cfg(target_arch = "wasm32")]

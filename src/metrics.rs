@@ -9,6 +9,7 @@ use crate::decision::{PassThrough, Released};
 use crate::host::{Host, MetricId, MetricKind};
 use crate::outcome::Outcome;
 use crate::pool::{MemberIndex, Topology, UpstreamIndex};
+use crate::request::Unknown;
 use crate::state::{StateError, transaction};
 
 /// Handles of all metrics of one configuration.
@@ -17,6 +18,9 @@ pub struct Metrics {
     members: Vec<MemberMetrics>,
     in_flight: Vec<Metric>,
     pass_throughs: Vec<Metric>,
+    /// For each pool, by reason.
+    sizes_unknown: Vec<Vec<Metric>>,
+    models_unknown: Vec<Metric>,
     retries: Metric,
     state_errors: Metric,
 }
@@ -66,11 +70,24 @@ impl Metrics {
             let name = format!("paceline_pass_through_total;reason={}", reason.label());
             Metric::new(MetricKind::Counter, name)
         };
+        let by_reason = |name: &str, labels: &str| -> Vec<Metric> {
+            let named = |reason: &Unknown| {
+                let name = format!("{name}{labels};reason={}", reason.label());
+                Metric::new(MetricKind::Counter, name)
+            };
+            Unknown::ALL.iter().map(named).collect()
+        };
+        let size_unknown = |pool: &crate::pool::Pool| {
+            let labels = format!(";pool={}", label(&pool.name));
+            by_reason("paceline_size_unknown_total", &labels)
+        };
         let counter = |name: &str| Metric::new(MetricKind::Counter, name.to_owned());
         let mut metrics = Metrics {
             members: topology.members.iter().map(member_metrics).collect(),
             in_flight: topology.upstreams.iter().map(in_flight).collect(),
             pass_throughs: PassThrough::ALL.iter().map(pass_through).collect(),
+            sizes_unknown: topology.pools.iter().map(size_unknown).collect(),
+            models_unknown: by_reason("paceline_model_unknown_total", ""),
             retries: counter("paceline_transaction_retries_total"),
             state_errors: counter("paceline_state_errors_total"),
         };
@@ -144,6 +161,23 @@ impl Metrics {
             self.retried(host, transaction::ATTEMPTS);
         }
         if let Some(metric) = self.pass_throughs.get_mut(reason.index()) {
+            metric.add(host, 1);
+        }
+    }
+
+    /// A request of `pool` counts as the pool's mean, because its size is not
+    /// known.
+    pub fn size_unknown(&mut self, host: &mut impl Host, pool: usize, reason: Unknown) {
+        let pool = self.sizes_unknown.get_mut(pool);
+        if let Some(metric) = pool.and_then(|pool| pool.get_mut(reason.index())) {
+            metric.add(host, 1);
+        }
+    }
+
+    /// A request fits no pool that asks for a model, because its model is not
+    /// known.
+    pub fn model_unknown(&mut self, host: &mut impl Host, reason: Unknown) {
+        if let Some(metric) = self.models_unknown.get_mut(reason.index()) {
             metric.add(host, 1);
         }
     }

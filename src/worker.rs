@@ -1,13 +1,17 @@
 //! One worker's part of a configured filter: what all its requests share.
 
+use std::cell::RefCell;
+use std::rc::Weak;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::decision::Balancer;
+use crate::exchange::Exchange;
 use crate::host::{Host, HostError};
 use crate::metrics::Metrics;
 use crate::state::SCHEMA_VERSION;
 use crate::time::Timestamp;
+use crate::waiting::{Due, Waiting};
 
 /// The configuration, the balancer and the metrics of one worker.
 pub struct Worker {
@@ -17,6 +21,11 @@ pub struct Worker {
     pub balancer: Balancer,
     /// What is counted.
     pub metrics: Metrics,
+    /// Which requests wait for their bodies.
+    pub waiting: Waiting,
+    /// Ticks are asked for at the short period.
+    is_urgent: bool,
+    renewed_at: Timestamp,
     latest: Timestamp,
 }
 
@@ -24,6 +33,10 @@ impl Worker {
     /// How often [`Worker::tick`] wants to be called: several times within the
     /// shortest lease, and often enough for a gauge that people watch.
     pub const TICK: Duration = Duration::from_millis(250);
+
+    /// How often while requests wait of which it is not known that their bodies
+    /// will be shown.
+    const URGENT_TICK: Duration = Duration::from_millis(10);
 
     /// A worker for `config`. It takes no part in the shared state before its
     /// first request: a configuration is also loaded where none will ever come,
@@ -43,6 +56,9 @@ impl Worker {
             config,
             balancer,
             metrics,
+            waiting: Waiting::default(),
+            is_urgent: false,
+            renewed_at: latest,
             latest,
         })
     }
@@ -56,9 +72,68 @@ impl Worker {
         self.latest
     }
 
-    /// Keeps this worker's counts alive and the gauges true.
+    /// Looks after requests that wait, keeps this worker's counts alive and the
+    /// gauges true.
     pub fn tick(&mut self, host: &mut impl Host) {
         let now = self.now(host);
+        if !self.is_urgent || now.since(self.renewed_at) >= Self::TICK {
+            self.renew(host, now);
+        }
+        self.let_due_go(host, now);
+        if self.is_urgent && !self.waiting.is_urgent() {
+            self.is_urgent = false;
+            self.ask_for_ticks(host);
+        }
+    }
+
+    /// Asks to be called from time to time.
+    pub fn ask_for_ticks(&self, host: &mut impl Host) {
+        let period = if self.is_urgent {
+            Self::URGENT_TICK
+        } else {
+            Self::TICK
+        };
+        if let Err(error) = host.tick_every(period.as_millis() as u32) {
+            // Requests renew the lease, too; only an idle worker would lose it.
+            log::warn!("paceline: no ticks: {error}");
+        }
+    }
+
+    /// The request that `host` is at waits for its body from now on.
+    pub(crate) fn park(
+        &mut self,
+        context: u32,
+        exchange: Weak<RefCell<Exchange>>,
+        host: &mut impl Host,
+    ) {
+        let now = self.latest;
+        self.waiting.park(context, exchange, host, now);
+        if !self.is_urgent && self.waiting.is_urgent() {
+            self.is_urgent = true;
+            self.ask_for_ticks(host);
+        }
+    }
+
+    /// Lets the requests go on that have waited enough.
+    fn let_due_go(&mut self, host: &mut impl Host, now: Timestamp) {
+        let timeout = self.config.request_body.timeout;
+        for Due {
+            context,
+            exchange,
+            reason,
+        } in self.waiting.take_due(host, timeout, now)
+        {
+            if let Some(exchange) = exchange.upgrade()
+                && let Ok(mut exchange) = exchange.try_borrow_mut()
+                && host.attend(context).is_ok()
+            {
+                exchange.give_up(self, host, reason);
+            }
+        }
+    }
+
+    fn renew(&mut self, host: &mut impl Host, now: Timestamp) {
+        self.renewed_at = now;
         match self.balancer.renew(host, now) {
             Ok(in_flight) => {
                 for (upstream, requests) in in_flight.into_iter().enumerate() {

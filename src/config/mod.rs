@@ -9,19 +9,25 @@ mod duration;
 mod error;
 mod json;
 mod matcher;
+mod model;
 mod names;
 mod policy;
 mod pool;
 mod reader;
+mod request_body;
+mod request_size;
 mod suggestion;
 
 use core::str;
 use core::time::Duration;
 
 pub use error::{ConfigError, Problems};
-pub use matcher::{HeaderMatch, HostMatch, Match, RequestView, ValueMatch};
+pub use matcher::{HeaderMatch, HostMatch, Match, ModelMatch, RequestView, ValueMatch};
+pub use model::ModelSource;
 pub use policy::PolicyConfig;
 pub use pool::{Pool, Upstream};
+pub use request_body::BodyLimits;
+pub use request_size::{JsonPointer, SizeSource};
 
 use json::Json;
 use reader::{Node, Object, Path};
@@ -32,10 +38,13 @@ const MIN_LEASE: Duration = Duration::from_secs(1);
 const MAX_LEASE: Duration = Duration::from_secs(5 * 60);
 
 /// The keys of the root object.
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 9] = [
     "upstreams",
     "policy",
+    "request_size",
     "pools",
+    "model",
+    "request_body",
     "route_header",
     "lease",
     "explain",
@@ -52,6 +61,10 @@ pub struct Config {
     /// How long the counts of a worker that stopped renewing them still count:
     /// 1 second to 5 minutes, default 10 seconds.
     pub lease: Duration,
+    /// Where requests name their model, for pools that match on it.
+    pub model: ModelSource,
+    /// How long, and for how much, requests wait for their bodies.
+    pub request_body: BodyLimits,
     /// At least one, with unique names. A request belongs to the first whose
     /// [`Match`] fits, and every pool can be reached.
     pub pools: Vec<Pool>,
@@ -73,6 +86,18 @@ impl Config {
             _ => Err(ConfigError::Invalid(problems)),
         }
     }
+
+    /// Whether any request has to wait for its body.
+    #[must_use]
+    pub fn reads_bodies(&self) -> bool {
+        let for_model = self.model == ModelSource::Body && self.matches_models();
+        let for_size = |pool: &Pool| pool.heeds_size() && pool.request_size.needs_body();
+        for_model || self.pools.iter().any(for_size)
+    }
+
+    fn matches_models(&self) -> bool {
+        self.pools.iter().any(|pool| pool.matcher.model.is_some())
+    }
 }
 
 fn parse_json(bytes: &[u8]) -> Result<Json, ConfigError> {
@@ -82,7 +107,8 @@ fn parse_json(bytes: &[u8]) -> Result<Json, ConfigError> {
     if text.trim_ascii().is_empty() {
         return Ok(Json::Object(Vec::new()));
     }
-    serde_json::from_str(text).map_err(ConfigError::Syntax)
+    // Through bytes, as the bodies of requests are read: one parser less.
+    serde_json::from_slice(bytes).map_err(ConfigError::Syntax)
 }
 
 /// Gives no configuration, or one that counts only if no problem was found:
@@ -105,22 +131,61 @@ fn read(node: Node<'_>, problems: &mut Problems) -> Option<Config> {
         .get("explain")
         .and_then(|node| node.boolean(problems))
         .unwrap_or(false);
+    let model = object
+        .get("model")
+        .and_then(|node| model::read(node, problems))
+        .unwrap_or_default();
+    let request_body = object
+        .get("request_body")
+        .and_then(|node| request_body::read(node, problems))
+        .unwrap_or_default();
     let pools = read_pools(&object, problems);
 
-    Some(Config {
+    let config = Config {
         route_header,
         explain,
         lease,
+        model,
+        request_body,
         pools,
-    })
+    };
+    // Pools with problems are left out, and may have been the ones that ask.
+    if problems.is_empty() {
+        refuse_unused(&config, &object, problems);
+    }
+    Some(config)
 }
 
-/// The pools, or the one that top-level `upstreams` and `policy` stand for.
+/// Refuses keys that nothing would heed.
+fn refuse_unused(config: &Config, object: &Object<'_>, problems: &mut Problems) {
+    let unused = [
+        (
+            "model",
+            config.matches_models(),
+            "no pool matches on a model; give a pool match.model, or leave this out",
+        ),
+        (
+            "request_body",
+            config.reads_bodies(),
+            "no request's body is read; give a pool a request_size or a match.model that \
+             needs it, or leave this out",
+        ),
+    ];
+    for (key, used, message) in unused {
+        if let Some(node) = object.get(key)
+            && !used
+        {
+            problems.add(&node.path, message.to_owned());
+        }
+    }
+}
+
+/// The pools, or the one that top-level `upstreams` and its companions stand for.
 fn read_pools(object: &Object<'_>, problems: &mut Problems) -> Vec<Pool> {
     let Some(pools) = object.get("pools") else {
         return pool::read_shorthand(object, problems).into_iter().collect();
     };
-    for key in ["upstreams", "policy"] {
+    for key in ["upstreams", "policy", "request_size"] {
         if object.get(key).is_some() {
             let message = "cannot stand beside pools; move it into a pool".to_owned();
             problems.add(&Path::Key(&object.path, key), message);

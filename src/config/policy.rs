@@ -95,6 +95,20 @@ impl PolicyConfig {
             Self::ShortestExpectedDelay { .. } => "shortest_expected_delay",
         }
     }
+
+    /// Whether a pick depends on the request's size.
+    #[must_use]
+    pub fn heeds_size(&self) -> bool {
+        match self {
+            Self::ShortestExpectedDelay { .. } => true,
+            Self::RoundRobin
+            | Self::WeightedRoundRobin
+            | Self::Random
+            | Self::LeastRequest { .. }
+            | Self::LeastResponseTime { .. }
+            | Self::PeakEwma { .. } => false,
+        }
+    }
 }
 
 impl Default for PolicyConfig {

@@ -8,6 +8,7 @@ use super::matcher::{self, Match};
 use super::names;
 use super::policy::{self, PolicyConfig};
 use super::reader::{FirstUses, Node, Object, Path};
+use super::request_size::{self, SizeSource};
 
 const WEIGHTS: RangeInclusive<u32> = 1..=1000;
 const DEFAULT_WEIGHT: u32 = 1;
@@ -26,6 +27,16 @@ pub struct Pool {
     pub upstreams: Vec<Upstream>,
     /// How one of `upstreams` is picked.
     pub policy: PolicyConfig,
+    /// Where its requests show how large they are.
+    pub request_size: SizeSource,
+}
+
+impl Pool {
+    /// Whether anything depends on the size of its requests.
+    #[must_use]
+    pub fn heeds_size(&self) -> bool {
+        self.policy.heeds_size()
+    }
 }
 
 /// One routing target.
@@ -44,12 +55,13 @@ pub(super) fn read_shorthand(root: &Object<'_>, problems: &mut Problems) -> Opti
     let upstreams = root
         .require("upstreams", allowed, problems)
         .and_then(|node| read_upstreams(node, problems));
-    let policy = read_policy(root, problems);
+    let (policy, request_size) = read_choice(root, problems);
     Some(Pool {
         name: SHORTHAND_NAME.to_owned(),
         matcher: Match::default(),
         upstreams: upstreams?,
         policy,
+        request_size,
     })
 }
 
@@ -78,7 +90,8 @@ fn read_pool(
     problems: &mut Problems,
 ) -> Option<Pool> {
     let object = node.object("an object with name and upstreams", problems)?;
-    object.allow_only(&["name", "match", "upstreams", "policy"], problems);
+    let keys = ["name", "match", "upstreams", "policy", "request_size"];
+    object.allow_only(&keys, problems);
 
     let name = read_pool_name(&object, index, names, problems);
     let matcher = object
@@ -88,13 +101,14 @@ fn read_pool(
     let upstreams = object
         .require("upstreams", UPSTREAMS, problems)
         .and_then(|node| read_upstreams(node, problems));
-    let policy = read_policy(&object, problems);
+    let (policy, request_size) = read_choice(&object, problems);
 
     Some(Pool {
         name: name?,
         matcher,
         upstreams: upstreams?,
         policy,
+        request_size,
     })
 }
 
@@ -116,11 +130,24 @@ fn read_pool_name(
     Some(name.to_owned())
 }
 
-fn read_policy(object: &Object<'_>, problems: &mut Problems) -> PolicyConfig {
-    object
+/// Reads how an upstream is chosen, and the size that this may depend on.
+fn read_choice(object: &Object<'_>, problems: &mut Problems) -> (PolicyConfig, SizeSource) {
+    let policy = object
         .get("policy")
         .and_then(|node| policy::read(node, problems))
-        .unwrap_or_default()
+        .unwrap_or_default();
+    let Some(node) = object.get("request_size") else {
+        return (policy, SizeSource::default());
+    };
+    let request_size = request_size::read(node, problems).unwrap_or_default();
+    if !policy.heeds_size() {
+        let message = format!(
+            "{} does not look at sizes; leave this out or choose another policy",
+            policy.name()
+        );
+        problems.add(&node.path, message);
+    }
+    (policy, request_size)
 }
 
 const UPSTREAMS: &str = "an array of at least one upstream, such as [{\"cluster\": \"gpu-a\"}]";

@@ -21,9 +21,9 @@ pub struct Explanation {
 impl Explanation {
     /// The explanation of a pick of `member`, as the decision header has it:
     /// `upstream=gpu-a; policy=least_request; score=2; runner_up=gpu-b (3);
-    /// reason=policy`.
+    /// reason=policy`, and the request's `size` where it is known.
     #[must_use]
-    pub fn describe(&self, topology: &Topology, member: MemberIndex) -> String {
+    pub fn describe(&self, topology: &Topology, member: MemberIndex, size: Option<f64>) -> String {
         let name = |member| {
             topology
                 .upstream_of(member)
@@ -40,6 +40,9 @@ impl Explanation {
             Reason::Exploration => "exploration",
         };
         let _ = write!(text, "; reason={reason}");
+        if let Some(size) = size {
+            let _ = write!(text, "; size={}", Short(size));
+        }
         text
     }
 }

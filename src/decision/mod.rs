@@ -43,6 +43,8 @@ pub struct Balancer {
 pub enum PassThrough {
     /// No pool's match fits the request.
     NoPool,
+    /// No pool's match fits the request's model.
+    UnknownModel,
     /// Other workers changed the shared record at every try.
     Contention,
     /// The shared record was not readable; it starts afresh.
@@ -53,8 +55,9 @@ pub enum PassThrough {
 
 impl PassThrough {
     /// All reasons, in the order of [`PassThrough::index`].
-    pub const ALL: [PassThrough; 4] = [
+    pub const ALL: [PassThrough; 5] = [
         PassThrough::NoPool,
+        PassThrough::UnknownModel,
         PassThrough::Contention,
         PassThrough::MalformedState,
         PassThrough::HostError,
@@ -71,6 +74,7 @@ impl PassThrough {
     pub const fn label(self) -> &'static str {
         match self {
             PassThrough::NoPool => "no_pool",
+            PassThrough::UnknownModel => "unknown_model",
             PassThrough::Contention => "contention",
             PassThrough::MalformedState => "malformed_state",
             PassThrough::HostError => "host_error",

@@ -233,7 +233,9 @@ fn a_pick_explains_itself() {
     let name = |member: usize| ["a", "b"][member];
     let member = route.reservation.member;
     assert_eq!(
-        route.explanation.describe(balancer.topology(), member),
+        route
+            .explanation
+            .describe(balancer.topology(), member, None),
         format!(
             "upstream={}; policy=least_request; score=2; runner_up={} (2); reason=policy",
             name(member),

@@ -19,6 +19,10 @@ pub(super) enum HeaderMap {
     Response = 2,
 }
 
+/// The buffer that holds the request's body.
+pub(super) const REQUEST_BODY: u32 = 0;
+/// The stream from the client to the upstream.
+pub(super) const REQUEST_STREAM: u32 = 0;
 /// The buffer that holds the plugin's configuration.
 pub(super) const PLUGIN_CONFIGURATION: u32 = 7;
 /// WASI's monotonic clock.
@@ -50,6 +54,8 @@ unsafe extern "C" {
         value_size: usize,
     ) -> u32;
     pub(super) fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
+    pub(super) fn proxy_set_effective_context(context: u32) -> u32;
+    pub(super) fn proxy_continue_stream(stream: u32) -> u32;
     pub(super) fn proxy_get_property(
         path: *const u8,
         path_size: usize,

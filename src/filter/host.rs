@@ -18,16 +18,14 @@ impl Proxy {
         if size == 0 {
             return Ok(None);
         }
-        receive(|data, length| {
-            // SAFETY: both pointers are to locals that outlive the call.
-            unsafe { abi::proxy_get_buffer_bytes(abi::PLUGIN_CONFIGURATION, 0, size, data, length) }
-        })
+        self.buffer(abi::PLUGIN_CONFIGURATION, size)
     }
 
-    /// Asks to be called every `millis` milliseconds.
-    pub(super) fn tick_every(self, millis: u32) -> Result<(), HostError> {
-        // SAFETY: no pointer is passed.
-        check(unsafe { abi::proxy_set_tick_period_milliseconds(millis) })
+    fn buffer(self, buffer: u32, max: usize) -> Result<Option<Vec<u8>>, HostError> {
+        receive(|data, length| {
+            // SAFETY: both pointers are to locals that outlive the call.
+            unsafe { abi::proxy_get_buffer_bytes(buffer, 0, max, data, length) }
+        })
     }
 
     fn header(self, map: HeaderMap, name: &str) -> Result<Option<Vec<u8>>, HostError> {
@@ -128,6 +126,25 @@ impl Host for Proxy {
         check(unsafe {
             abi::proxy_remove_header_map_value(HeaderMap::Request as u32, name.as_ptr(), name.len())
         })
+    }
+
+    fn request_body(&mut self, max: usize) -> Result<Option<Vec<u8>>, HostError> {
+        self.buffer(abi::REQUEST_BODY, max)
+    }
+
+    fn attend(&mut self, context: u32) -> Result<(), HostError> {
+        // SAFETY: no pointer is passed.
+        check(unsafe { abi::proxy_set_effective_context(context) })
+    }
+
+    fn resume_request(&mut self) -> Result<(), HostError> {
+        // SAFETY: no pointer is passed.
+        check(unsafe { abi::proxy_continue_stream(abi::REQUEST_STREAM) })
+    }
+
+    fn tick_every(&mut self, millis: u32) -> Result<(), HostError> {
+        // SAFETY: no pointer is passed.
+        check(unsafe { abi::proxy_set_tick_period_milliseconds(millis) })
     }
 
     fn response_header(&mut self, name: &str) -> Result<Option<Vec<u8>>, HostError> {

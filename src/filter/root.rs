@@ -51,16 +51,21 @@ impl RootContext for Root {
                 return false;
             }
         };
+        if config.reads_bodies() {
+            log::info!(
+                "paceline: requests wait for their bodies, which Envoy shows to the filter only \
+                 with allow_on_headers_stop_iteration: true beside root_id"
+            );
+        }
         match Worker::new(config, &mut Proxy) {
-            Ok(worker) => self.worker = Some(Rc::new(RefCell::new(worker))),
+            Ok(worker) => {
+                worker.ask_for_ticks(&mut Proxy);
+                self.worker = Some(Rc::new(RefCell::new(worker)));
+            }
             Err(error) => {
                 log::error!("paceline: the clock or the plugin's name cannot be read: {error}");
                 return false;
             }
-        }
-        if let Err(error) = Proxy.tick_every(Worker::TICK.as_millis() as u32) {
-            // Requests renew the lease, too; only an idle worker would lose it.
-            log::warn!("paceline: no ticks: {error}");
         }
         true
     }
@@ -69,8 +74,8 @@ impl RootContext for Root {
         self.with_worker(|worker| worker.tick(&mut Proxy));
     }
 
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Http::new(self.worker.clone())))
+    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Http::new(context, self.worker.clone())))
     }
 
     fn get_type(&self) -> Option<ContextType> {

@@ -127,6 +127,33 @@ pub trait Host: SharedData {
     /// The host call failed.
     fn remove_request_header(&mut self, name: &str) -> Result<(), HostError>;
 
+    /// At most `max` bytes of the request's body, as far as it is buffered;
+    /// `None` where nothing is.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn request_body(&mut self, max: usize) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Turns to another stream: what is asked after this is asked of it.
+    ///
+    /// # Errors
+    /// The host call failed; it does where there is no such stream any more.
+    fn attend(&mut self, context: u32) -> Result<(), HostError>;
+
+    /// Lets a request go on that was paused. Its headers can no longer be
+    /// changed then.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn resume_request(&mut self) -> Result<(), HostError>;
+
+    /// Asks to be ticked every `millis` milliseconds, the next time after so
+    /// many.
+    ///
+    /// # Errors
+    /// The host call failed.
+    fn tick_every(&mut self, millis: u32) -> Result<(), HostError>;
+
     /// The first value of a response header.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
     reason = "a failing test says so by panicking"
 )]
 
+mod bodies;
 mod configuration;
 mod gateway;
 mod in_flight;

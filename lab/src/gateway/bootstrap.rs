@@ -25,6 +25,8 @@ const VIRTUAL_HOST: &str = "/static_resources/listeners/0/filter_chains/0/filter
 const ROUTES: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config\
                       /route_config/virtual_hosts/0/routes";
 const FILTER_NAME: &str = "paceline";
+const PLUGIN: &str = "/typed_config/config";
+const SHOWS_BODIES: &str = "allow_on_headers_stop_iteration";
 const FILTER_MODULE: &str = "/typed_config/config/vm_config/code/local/filename";
 const FILTER_CONFIG: &str = "/typed_config/config/configuration/value";
 const AGGREGATED: &str = "/cluster_type/typed_config/clusters";
@@ -75,7 +77,7 @@ impl Bootstrap {
         }
         *self.at(ADMIN_PORT)? = socket_address(sockets.admin);
         *self.at(LISTENER_PORT)? = socket_address(sockets.listener);
-        self.set_filter(&topology.balancing)?;
+        self.set_filter(topology)?;
         self.set_routes(topology)?;
         self.set_clusters(topology)?;
         let listeners = if topology.reloadable {
@@ -89,17 +91,24 @@ impl Bootstrap {
         })
     }
 
-    fn set_filter(&mut self, balancing: &Balancing) -> Result<(), GatewayError> {
+    fn set_filter(&mut self, topology: &Topology) -> Result<(), GatewayError> {
         let filters = self.list(HTTP_FILTERS)?;
         let position = filters
             .iter()
             .position(|filter| filter.get("name").is_some_and(|name| name == FILTER_NAME))
             .ok_or_else(|| GatewayError::template(HTTP_FILTERS, "no filter `paceline`"))?;
-        let Balancing::Filter { module, config } = balancing else {
+        let Balancing::Filter { module, config } = &topology.balancing else {
             filters.remove(position);
             return Ok(());
         };
         let place = format!("{HTTP_FILTERS}/{position}");
+        if !topology.shows_bodies {
+            set(
+                self.at(&format!("{place}{PLUGIN}"))?,
+                SHOWS_BODIES,
+                json!(false),
+            );
+        }
         *self.at(&format!("{place}{FILTER_MODULE}"))? = json!(module);
         *self.at(&format!("{place}{FILTER_CONFIG}"))? = json!(config);
         Ok(())

@@ -48,6 +48,9 @@ pub struct Topology {
     pub balancing: Balancing,
     /// Envoy's worker threads (`--concurrency`), at least 1.
     pub workers: u32,
+    /// Whether Envoy shows a request's body to a filter that has stopped the
+    /// request at its headers, as the shipped file has it.
+    pub shows_bodies: bool,
     /// Time that a request may take in all, or as long as it needs.
     pub request_timeout: Option<Duration>,
     /// Whether Envoy tries again elsewhere, as the shipped configuration says.
@@ -76,6 +79,7 @@ impl Topology {
                 .collect(),
             balancing,
             workers: 1,
+            shows_bodies: true,
             request_timeout: None,
             retries: true,
             reloadable: false,

@@ -1,6 +1,6 @@
 //! Whether a match leaves anything to a later one.
 
-use super::{HeaderMatch, HostMatch, Match, ValueMatch};
+use super::{HeaderMatch, HostMatch, Match, ModelMatch, ValueMatch};
 
 impl Match {
     /// Whether every request that `other` matches is matched by `self` too.
@@ -11,6 +11,15 @@ impl Match {
                 .headers
                 .iter()
                 .all(|own| other.headers.iter().any(|theirs| own.covers(theirs)))
+            && self.covers_model(other)
+    }
+
+    fn covers_model(&self, other: &Self) -> bool {
+        match (&self.model, &other.model) {
+            (None, _) => true,
+            (Some(own), Some(theirs)) => own.covers(theirs),
+            (Some(_), None) => false,
+        }
     }
 
     fn covers_path(&self, other: &Self) -> bool {
@@ -36,6 +45,16 @@ impl HostMatch {
             (Self::Exact(_), Self::Suffix(_)) => false,
             (_, Self::Exact(host)) => self.matches(host.as_bytes()),
             (Self::Suffix(own), Self::Suffix(theirs)) => theirs.ends_with(own.as_str()),
+        }
+    }
+}
+
+impl ModelMatch {
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::AnyOf(names)) => names.iter().all(|name| self.matches(name.as_bytes())),
+            (Self::Prefix(own), Self::Prefix(theirs)) => theirs.starts_with(own.as_str()),
+            (Self::AnyOf(_), Self::Prefix(_)) => false,
         }
     }
 }
@@ -143,6 +162,28 @@ mod tests {
         assert!(!on(exact("ab")).covers(&on(prefix("ab"))));
         assert!(!on(exact("ab")).covers(&on(ValueMatch::Present)));
         assert!(!on(ValueMatch::Present).covers(&header("y", exact("ab"))));
+    }
+
+    #[test]
+    fn more_names_cover_fewer_models() {
+        let model = |model| Match {
+            model: Some(model),
+            ..Match::default()
+        };
+        let any = |names: &[&str]| {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            model(ModelMatch::AnyOf(names))
+        };
+        let begins = |prefix: &str| model(ModelMatch::Prefix(prefix.to_owned()));
+        assert!(any(&["a", "b"]).covers(&any(&["b"])));
+        assert!(!any(&["a", "b"]).covers(&any(&["b", "c"])));
+        assert!(begins("a").covers(&any(&["ab", "a"])));
+        assert!(!begins("a").covers(&any(&["ab", "ba"])));
+        assert!(begins("a").covers(&begins("ab")));
+        assert!(!begins("ab").covers(&begins("a")));
+        assert!(!any(&["a"]).covers(&begins("a")));
+        assert!(Match::default().covers(&begins("a")));
+        assert!(!begins("a").covers(&Match::default()));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub trait RequestView {
     fn host(&mut self) -> Option<Cow<'_, [u8]>>;
     /// The first value of the header `name`, which is in lower case.
     fn header(&mut self, name: &str) -> Option<Cow<'_, [u8]>>;
+    /// The model asked for; `None` where the request names none. It is asked for
+    /// last, because it may stand in the body.
+    fn model(&mut self) -> Option<Cow<'_, [u8]>>;
 }
 
 /// The conditions of a pool, all of which must hold. None at all match every
@@ -31,6 +34,17 @@ pub struct Match {
     pub host: Option<HostMatch>,
     /// Conditions on headers, each on a header of its own.
     pub headers: Vec<HeaderMatch>,
+    /// The model asked for.
+    pub model: Option<ModelMatch>,
+}
+
+/// A condition on the model's name, compared byte by byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelMatch {
+    /// One of these names, at least one.
+    AnyOf(Vec<String>),
+    /// A name that begins so.
+    Prefix(String),
 }
 
 /// A condition on the host, without its port and without regard to case.
@@ -70,11 +84,15 @@ impl Match {
         self.path_matches(request)
             && self.host_matches(request)
             && self.headers.iter().all(|header| header.matches(request))
+            && self.model_matches(request)
     }
 
     /// Whether every request matches, because there is no condition.
     pub fn is_catch_all(&self) -> bool {
-        self.path_prefix.is_none() && self.host.is_none() && self.headers.is_empty()
+        self.path_prefix.is_none()
+            && self.host.is_none()
+            && self.headers.is_empty()
+            && self.model.is_none()
     }
 
     fn path_matches(&self, request: &mut dyn RequestView) -> bool {
@@ -93,6 +111,24 @@ impl Match {
         request
             .host()
             .is_some_and(|host| condition.matches(without_port(&host)))
+    }
+
+    fn model_matches(&self, request: &mut dyn RequestView) -> bool {
+        let Some(condition) = &self.model else {
+            return true;
+        };
+        request
+            .model()
+            .is_some_and(|model| condition.matches(&model))
+    }
+}
+
+impl ModelMatch {
+    fn matches(&self, model: &[u8]) -> bool {
+        match self {
+            Self::AnyOf(names) => names.iter().any(|name| name.as_bytes() == model),
+            Self::Prefix(prefix) => model.starts_with(prefix.as_bytes()),
+        }
     }
 }
 
@@ -152,6 +188,7 @@ mod tests {
         path: Option<&'static [u8]>,
         host: Option<&'static [u8]>,
         headers: Vec<(&'static str, &'static [u8])>,
+        model: Option<&'static [u8]>,
         asked: Vec<String>,
     }
 
@@ -170,6 +207,11 @@ mod tests {
             self.asked.push(name.to_owned());
             let (_, value) = self.headers.iter().find(|(own, _)| *own == name)?;
             Some(Cow::Owned(value.to_vec()))
+        }
+
+        fn model(&mut self) -> Option<Cow<'_, [u8]>> {
+            self.asked.push("model".to_owned());
+            self.model.map(Cow::Borrowed)
         }
     }
 
@@ -277,6 +319,31 @@ mod tests {
     }
 
     #[test]
+    fn models_are_one_of_some_or_begin_alike() {
+        let on_model = |model: ModelMatch, given: &'static [u8]| {
+            let conditions = Match {
+                model: Some(model),
+                ..Match::default()
+            };
+            conditions.matches(&mut Request {
+                model: Some(given),
+                ..Request::default()
+            })
+        };
+        let two = || ModelMatch::AnyOf(vec!["a".to_owned(), "b".to_owned()]);
+        assert!(on_model(two(), b"a"));
+        assert!(on_model(two(), b"b"));
+        assert!(!on_model(two(), b"A"));
+        assert!(!on_model(two(), b"ab"));
+        assert!(!on_model(two(), b""));
+
+        let llama = || ModelMatch::Prefix("llama-".to_owned());
+        assert!(on_model(llama(), b"llama-3"));
+        assert!(on_model(llama(), b"llama-\xff"));
+        assert!(!on_model(llama(), b"llama"));
+    }
+
+    #[test]
     fn what_is_absent_matches_no_condition() {
         let nothing = |conditions: Match| conditions.matches(&mut Request::default());
         assert!(!nothing(Match {
@@ -285,6 +352,10 @@ mod tests {
         }));
         assert!(!nothing(Match {
             host: Some(HostMatch::Exact("a".to_owned())),
+            ..Match::default()
+        }));
+        assert!(!nothing(Match {
+            model: Some(ModelMatch::Prefix("a".to_owned())),
             ..Match::default()
         }));
         assert!(!nothing(Match {
@@ -306,11 +377,13 @@ mod tests {
             path_prefix: Some("/v1".to_owned()),
             host: Some(HostMatch::Exact("a".to_owned())),
             headers: vec![header("x-a"), header("x-b"), header("x-c")],
+            model: Some(ModelMatch::AnyOf(vec!["m".to_owned()])),
         };
         let mut request = Request {
             path: Some(b"/v1"),
             host: Some(b"a"),
             headers: vec![("x-a", b"1"), ("x-c", b"1")],
+            model: Some(b"m"),
             asked: Vec::new(),
         };
         assert!(!conditions.matches(&mut request));
@@ -318,5 +391,6 @@ mod tests {
 
         request.headers.push(("x-b", b"1"));
         assert!(conditions.matches(&mut request));
+        assert_eq!(request.asked.last().map(String::as_str), Some("model"));
     }
 }

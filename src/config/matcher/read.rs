@@ -4,7 +4,7 @@ use super::super::error::Problems;
 use super::super::json::Json;
 use super::super::names;
 use super::super::reader::{FirstUses, Node, Object, Path};
-use super::{HeaderMatch, HostMatch, Match, ValueMatch};
+use super::{HeaderMatch, HostMatch, Match, ModelMatch, ValueMatch};
 
 const PATH_PREFIX: &str = "a path that begins with \"/\", in visible ASCII and without \"?\" or \
      \"#\": the query is not compared";
@@ -14,14 +14,18 @@ const HEADER_NAME: &str = "a condition on \":method\" or on an ordinary header; 
 const CONDITION: &str =
     "the exact value, {\"exact\": ...}, {\"prefix\": ...} or {\"present\": true}";
 const EXACT: &str = "a value without control characters or a space at either end";
+const MODEL: &str = "a model's name, an array of names, {\"exact\": ...} or {\"prefix\": ...}";
+const MODELS: &str = "an array of at least one model's name";
+const MODEL_NAME: &str = "a model's name: at least one character, no control characters and no \
+     space at either end";
 const PREFIX: &str = "how the value begins: at least one character, no control characters and \
      no space in front; {\"present\": true} matches any value";
 
 /// Reads conditions; those that are refused are left out.
 pub(in super::super) fn read(node: Node<'_>, problems: &mut Problems) -> Option<Match> {
-    let allowed = "an object with path_prefix, host or headers";
+    let allowed = "an object with path_prefix, host, headers or model";
     let object = node.object(allowed, problems)?;
-    object.allow_only(&["path_prefix", "host", "headers"], problems);
+    object.allow_only(&["path_prefix", "host", "headers", "model"], problems);
 
     let path_prefix = object
         .get("path_prefix")
@@ -34,11 +38,68 @@ pub(in super::super) fn read(node: Node<'_>, problems: &mut Problems) -> Option<
         .get("headers")
         .map(|node| read_headers(node, problems))
         .unwrap_or_default();
+    let model = object
+        .get("model")
+        .and_then(|node| read_model(node, problems));
     Some(Match {
         path_prefix,
         host,
         headers,
+        model,
     })
+}
+
+/// Reads a model's name, some names, or an object as for a header.
+fn read_model(node: Node<'_>, problems: &mut Problems) -> Option<ModelMatch> {
+    match node.json {
+        Json::String(_) => {
+            read_model_name(node, problems).map(|name| ModelMatch::AnyOf(vec![name]))
+        }
+        Json::Array(_) => {
+            let items = node.items(MODELS, problems)?;
+            let mut seen = FirstUses::default();
+            let mut names = Vec::with_capacity(items.len());
+            for (index, json) in items.iter().enumerate() {
+                let path = Path::Index(&node.path, index);
+                let Some(name) = read_model_name(Node { json, path }, problems) else {
+                    continue;
+                };
+                if seen.earlier(&name, index).is_some() {
+                    problems.add(&path, "named before; name a model once".to_owned());
+                }
+                names.push(name);
+            }
+            Some(ModelMatch::AnyOf(names))
+        }
+        _ => {
+            let object = node.object(MODEL, problems)?;
+            object.allow_only(&["exact", "prefix"], problems);
+            let [(key, json)] = object.entries else {
+                problems.add(&object.path, "give one of exact and prefix".to_owned());
+                return None;
+            };
+            let path = Path::Key(&object.path, key);
+            let name = Node { json, path };
+            match key.as_str() {
+                "exact" => {
+                    read_model_name(name, problems).map(|name| ModelMatch::AnyOf(vec![name]))
+                }
+                "prefix" => read_model_name(name, problems).map(ModelMatch::Prefix),
+                // Told above, as an unknown key.
+                _ => None,
+            }
+        }
+    }
+}
+
+fn read_model_name(node: Node<'_>, problems: &mut Problems) -> Option<String> {
+    let name = node.text_that(is_model_name, MODEL_NAME, problems)?;
+    Some(name.to_owned())
+}
+
+/// Whether a body or a header can name such a model.
+fn is_model_name(text: &str) -> bool {
+    is_header_value(text) && !text.is_empty()
 }
 
 fn is_path_prefix(text: &str) -> bool {
@@ -199,6 +260,7 @@ mod tests {
         let json = r#"{
             "path_prefix": "/v1/chat",
             "host": "*.Models.example.com",
+            "model": {"prefix": "llama-"},
             "headers": {
                 "X-Tenant": "a b",
                 "x-model": {"prefix": "llama "},
@@ -217,8 +279,47 @@ mod tests {
                 header("x-empty", ValueMatch::Exact(String::new())),
                 header(":method", ValueMatch::Exact("POST".to_owned())),
             ],
+            model: Some(ModelMatch::Prefix("llama-".to_owned())),
         };
         assert_eq!(parse(json), Ok(expected));
+    }
+
+    #[test]
+    fn models_are_a_name_some_names_or_how_a_name_begins() {
+        let model = |json: &str| parse(&format!("{{\"model\": {json}}}")).map(|read| read.model);
+        let any = |names: &[&str]| {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            Ok(Some(ModelMatch::AnyOf(names)))
+        };
+        assert_eq!(model(r#""a""#), any(&["a"]));
+        assert_eq!(model(r#"{"exact": "a"}"#), any(&["a"]));
+        assert_eq!(model(r#"["a", "B b"]"#), any(&["a", "B b"]));
+        for (json, said) in [
+            (
+                "[]",
+                format!("model: an empty array is not allowed; give {MODELS}"),
+            ),
+            ("1", format!("model: 1 is not allowed; give {MODEL}")),
+            (
+                "\"\"",
+                format!("model: \"\" is not allowed; give {MODEL_NAME}"),
+            ),
+            (
+                r#"["a", " b"]"#,
+                format!("model[1]: \" b\" is not allowed; give {MODEL_NAME}"),
+            ),
+            (
+                r#"["a", "a"]"#,
+                "model[1]: named before; name a model once".to_owned(),
+            ),
+            ("{}", "model: give one of exact and prefix".to_owned()),
+            (
+                r#"{"present": true}"#,
+                "model.present: unknown key; allowed: exact, prefix".to_owned(),
+            ),
+        ] {
+            assert_eq!(model(json).unwrap_err(), said);
+        }
     }
 
     #[test]

@@ -29,11 +29,14 @@ fn the_smallest_configuration_is_one_pool_with_all_defaults() {
         route_header: "x-upstream-cluster".to_owned(),
         explain: false,
         lease: Duration::from_secs(10),
+        model: ModelSource::Body,
+        request_body: BodyLimits::default(),
         pools: vec![Pool {
             name: "default".to_owned(),
             matcher: Match::default(),
             upstreams: vec![upstream("gpu-a", 1), upstream("gpu-b", 1)],
             policy: PolicyConfig::default(),
+            request_size: SizeSource::default(),
         }],
     };
     assert_eq!(config, Ok(expected));
@@ -46,12 +49,20 @@ fn a_full_configuration_is_read() {
             "route_header": "X-Route",
             "explain": true,
             "lease": "1m",
+            "model": {"header": "X-Model"},
+            "request_body": {"max_bytes": 4096, "timeout": "250ms"},
             "pools": [
                 {
                     "name": "chat",
-                    "match": {"path_prefix": "/v1/chat"},
+                    "match": {"path_prefix": "/v1/chat", "model": ["a", "b"]},
                     "policy": {"name": "least_request", "choice_count": 2},
                     "upstreams": [{"cluster": "a", "weight": 1000}, {"cluster": "b"}]
+                },
+                {
+                    "name": "sized",
+                    "match": {"path_prefix": "/v2"},
+                    "request_size": {"json_pointer": "/steps"},
+                    "upstreams": [{"cluster": "b"}]
                 },
                 {
                     "name": "rest",
@@ -65,11 +76,17 @@ fn a_full_configuration_is_read() {
         route_header: "x-route".to_owned(),
         explain: true,
         lease: Duration::from_secs(60),
+        model: ModelSource::Header("x-model".to_owned()),
+        request_body: BodyLimits {
+            max_bytes: 4096,
+            timeout: Duration::from_millis(250),
+        },
         pools: vec![
             Pool {
                 name: "chat".to_owned(),
                 matcher: Match {
                     path_prefix: Some("/v1/chat".to_owned()),
+                    model: Some(ModelMatch::AnyOf(vec!["a".to_owned(), "b".to_owned()])),
                     ..Match::default()
                 },
                 upstreams: vec![upstream("a", 1000), upstream("b", 1)],
@@ -77,16 +94,122 @@ fn a_full_configuration_is_read() {
                     choice_count: Some(2),
                     active_request_bias: 1.0,
                 },
+                request_size: SizeSource::ContentLength,
+            },
+            Pool {
+                name: "sized".to_owned(),
+                matcher: Match {
+                    path_prefix: Some("/v2".to_owned()),
+                    ..Match::default()
+                },
+                upstreams: vec![upstream("b", 1)],
+                policy: PolicyConfig::default(),
+                request_size: SizeSource::JsonPointer(JsonPointer::parse("/steps").unwrap()),
             },
             Pool {
                 name: "rest".to_owned(),
                 matcher: Match::default(),
                 upstreams: vec![upstream("b", 3)],
                 policy: PolicyConfig::Random,
+                request_size: SizeSource::ContentLength,
             },
         ],
     };
     assert_eq!(config, Ok(expected));
+}
+
+#[test]
+fn what_nothing_would_heed_is_refused() {
+    let upstreams = r#""upstreams": [{"cluster": "a"}]"#;
+    assert_eq!(
+        refused(&format!(r#"{{{upstreams}, "model": "body"}}"#)),
+        "model: no pool matches on a model; give a pool match.model, or leave this out"
+    );
+    let no_body = "request_body: no request's body is read; give a pool a request_size or a \
+                   match.model that needs it, or leave this out";
+    for pools in [
+        upstreams.to_owned(),
+        format!(r#"{upstreams}, "request_size": {{"header": "x-steps"}}"#),
+        format!(
+            r#""model": {{"header": "x-model"}},
+               "pools": [{{"name": "a", "match": {{"model": "m"}}, {upstreams}}}]"#
+        ),
+    ] {
+        let said = refused(&format!(r#"{{"request_body": {{}}, {pools}}}"#));
+        assert_eq!(said, no_body, "{pools}");
+    }
+    for pools in [
+        format!(r#"{upstreams}, "request_size": "openai""#),
+        format!(r#""pools": [{{"name": "a", "match": {{"model": "m"}}, {upstreams}}}]"#),
+    ] {
+        let config = parse(&format!(r#"{{"request_body": {{}}, {pools}}}"#));
+        assert!(config.unwrap().reads_bodies(), "{pools}");
+    }
+    assert_eq!(
+        refused(&format!(
+            r#"{{{upstreams}, "policy": "random", "request_size": "openai"}}"#
+        )),
+        "request_size: random does not look at sizes; leave this out or choose another policy"
+    );
+}
+
+#[test]
+fn limits_of_bodies_keep_to_their_ranges() {
+    let config = |limits: &str| {
+        format!(
+            r#"{{"upstreams": [{{"cluster": "a"}}], "request_size": "openai",
+                "request_body": {limits}}}"#
+        )
+    };
+    let defaults = parse(&config("{}")).unwrap().request_body;
+    assert_eq!(
+        (defaults.max_bytes, defaults.timeout),
+        (1_000_000, Duration::from_secs(5))
+    );
+    for (limits, said) in [
+        (
+            r#"{"max_bytes": 1023}"#,
+            "request_body.max_bytes: 1023 is not allowed; \
+             give a whole number from 1024 to 67108864",
+        ),
+        (
+            r#"{"timeout": "99ms"}"#,
+            "request_body.timeout: \"99ms\" is not allowed; \
+             give a duration from \"100ms\" to \"5m\", such as \"1.5s\"",
+        ),
+        (
+            r#"{"limit": 1}"#,
+            "request_body.limit: unknown key; allowed: max_bytes, timeout",
+        ),
+        (
+            "1000",
+            "request_body: 1000 is not allowed; give an object with max_bytes or timeout",
+        ),
+    ] {
+        assert_eq!(refused(&config(limits)), said);
+    }
+}
+
+#[test]
+fn a_source_of_models_is_the_body_or_a_header() {
+    let config = |source: &str| {
+        format!(
+            r#"{{"model": {source}, "pools": [{{"name": "a", "match": {{"model": "m"}},
+                "upstreams": [{{"cluster": "a"}}]}}]}}"#
+        )
+    };
+    assert_eq!(parse(&config("\"body\"")).unwrap().model, ModelSource::Body);
+    let allowed = "\"body\", or {\"header\": ...} with the header that names the model";
+    for source in ["\"header\"", "1"] {
+        assert_eq!(
+            refused(&config(source)),
+            format!("model: {source} is not allowed; give {allowed}")
+        );
+    }
+    assert_eq!(
+        refused(&config("{}")),
+        "model.header: missing; give the name of a header, such as \"x-model\""
+    );
 }
 
 #[test]
@@ -250,10 +373,11 @@ fn unknown_keys_are_refused_everywhere() {
         refused(text),
         "4 problems:\n  \
          upstream: unknown key; did you mean upstreams? \
-         allowed: upstreams, policy, pools, route_header, lease, explain\n  \
+         allowed: upstreams, policy, request_size, pools, model, request_body, \
+         route_header, lease, explain\n  \
          pools[0].matches: unknown key; did you mean match? \
-         allowed: name, match, upstreams, policy\n  \
-         pools[0].match.paths: unknown key; allowed: path_prefix, host, headers\n  \
+         allowed: name, match, upstreams, policy, request_size\n  \
+         pools[0].match.paths: unknown key; allowed: path_prefix, host, headers, model\n  \
          pools[0].upstreams[0].Weight: unknown key; did you mean weight? \
          allowed: cluster, weight"
     );

@@ -22,7 +22,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         let key = prop_oneof![
             "(upstreams|pools|policy|match|lease|explain|route_header)",
             "(name|cluster|weight|path_prefix|host|headers|exact|prefix|present)",
-            "(choice_count|decay_time|externality)",
+            "(choice_count|decay_time|externality|request_size|json_pointer|request_body|model)",
             ".{0,8}",
         ];
         prop_oneof![
@@ -154,13 +154,23 @@ fn conditions() -> impl Strategy<Value = (Value, Match)> {
             HostMatch::Suffix(format!(".{host}"))
         )),
     ];
+    let model = prop_oneof![
+        "[a-z]{1,5}".prop_map(|name| (json!(name), ModelMatch::AnyOf(vec![name]))),
+        "[a-z]{1,5}".prop_map(|name| (json!({"exact": name}), ModelMatch::AnyOf(vec![name]))),
+        "[a-z]{1,5}".prop_map(|name| (json!({"prefix": name}), ModelMatch::Prefix(name))),
+        prop::collection::btree_set("[a-z]{1,5}", 1..4).prop_map(|names| {
+            let names: Vec<String> = names.into_iter().collect();
+            (json!(names), ModelMatch::AnyOf(names))
+        }),
+    ];
     let headers = prop::collection::btree_map("[a-z]", header(), 0..3);
     (
         prop::option::of("/[a-z/]{0,9}"),
         prop::option::of(host),
         headers,
+        prop::option::of(model),
     )
-        .prop_map(|(path_prefix, host, headers)| {
+        .prop_map(|(path_prefix, host, headers, model)| {
             let mut json = serde_json::Map::new();
             let mut read = Match::default();
             if let Some(prefix) = path_prefix {
@@ -170,6 +180,10 @@ fn conditions() -> impl Strategy<Value = (Value, Match)> {
             if let Some((host_json, host)) = host {
                 json.insert("host".to_owned(), host_json);
                 read.host = Some(host);
+            }
+            if let Some((model_json, model)) = model {
+                json.insert("model".to_owned(), model_json);
+                read.model = Some(model);
             }
             let mut header_json = serde_json::Map::new();
             for (unique, (name, condition, mut header)) in headers {
@@ -183,20 +197,40 @@ fn conditions() -> impl Strategy<Value = (Value, Match)> {
         })
 }
 
+fn request_size() -> impl Strategy<Value = (Value, SizeSource)> {
+    prop_oneof![
+        Just((json!("content_length"), SizeSource::ContentLength)),
+        Just((json!("openai"), SizeSource::OpenAi)),
+        "x-[a-z]{1,5}".prop_map(|name| (json!({"header": name}), SizeSource::Header(name))),
+        "(/[a-z]{0,3}){0,3}".prop_map(|text| {
+            let pointer = JsonPointer::parse(&text).unwrap();
+            (
+                json!({"json_pointer": text}),
+                SizeSource::JsonPointer(pointer),
+            )
+        }),
+    ]
+}
+
 fn pool() -> impl Strategy<Value = (Value, Pool)> {
     let upstreams = prop::collection::btree_map(name(), whole(1..1001), 1..6);
-    (name(), conditions(), policy(), upstreams).prop_map(
-        |(name, (match_json, matcher), (policy_json, policy), upstreams)| {
+    (name(), conditions(), policy(), request_size(), upstreams).prop_map(
+        |(name, (match_json, matcher), (policy_json, policy), request_size, upstreams)| {
             let upstream_json: Vec<_> = upstreams
                 .iter()
                 .map(|(cluster, (weight, _))| json!({"cluster": cluster, "weight": weight}))
                 .collect();
-            let json = json!({
+            let mut json = json!({
                 "name": name,
                 "match": match_json,
                 "policy": policy_json,
                 "upstreams": upstream_json,
             });
+            let mut size = SizeSource::default();
+            if policy.heeds_size() {
+                json["request_size"] = request_size.0;
+                size = request_size.1;
+            }
             let upstreams = upstreams
                 .into_iter()
                 .map(|(cluster, (_, weight))| Upstream { cluster, weight })
@@ -206,6 +240,7 @@ fn pool() -> impl Strategy<Value = (Value, Pool)> {
                 matcher,
                 upstreams,
                 policy,
+                request_size: size,
             };
             (json, read)
         },
@@ -232,18 +267,31 @@ fn config() -> impl Strategy<Value = (Value, Config)> {
                 pool.name = own_name;
                 pool.matcher.path_prefix = Some(own_prefix);
             }
-            let json = json!({
+            let mut json = json!({
                 "route_header": route_header,
                 "explain": explain,
                 "lease": lease_json,
                 "pools": pool_json,
             });
-            let read = Config {
+            let mut read = Config {
                 route_header,
                 explain,
                 lease,
+                model: ModelSource::default(),
+                request_body: BodyLimits::default(),
                 pools,
             };
+            if read.matches_models() && explain {
+                json["model"] = json!({"header": "x-model"});
+                read.model = ModelSource::Header("x-model".to_owned());
+            }
+            if read.reads_bodies() {
+                json["request_body"] = json!({"max_bytes": 2048.0, "timeout": "1s"});
+                read.request_body = BodyLimits {
+                    max_bytes: 2048,
+                    timeout: Duration::from_secs(1),
+                };
+            }
             (json, read)
         })
 }

@@ -62,6 +62,33 @@ impl Connection {
         }
     }
 
+    /// Sends a request with this body, whose length is declared or not, and
+    /// reads the whole answer.
+    pub(crate) async fn upload(
+        &mut self,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        declared: bool,
+    ) -> Answer {
+        soon("the connection to take a request", self.sender.ready())
+            .await
+            .unwrap();
+        let (mut sender, request) = upload(headers, declared.then_some(body.len()));
+        let response = self.start(request);
+        for piece in body.chunks(32 << 10) {
+            // Fails where the gateway has answered without it.
+            if sender
+                .send_data(Bytes::copy_from_slice(piece))
+                .await
+                .is_err()
+            {
+                break;
+            }
+        }
+        drop(sender);
+        response.answer().await
+    }
+
     /// Starts a request; what comes back is read by the caller, if at all.
     pub(crate) fn start(&mut self, request: Request<RequestBody>) -> Pending {
         Pending(tokio::spawn(self.sender.send_request(request)))
@@ -143,6 +170,24 @@ pub(crate) fn post() -> (Sender<Bytes, Cut>, Request<RequestBody>) {
         .header("host", "models")
         .body(Either::Right(body));
     (sender, request.unwrap())
+}
+
+/// A POST request with the first piece of its body, declared to have so many
+/// bytes, or chunked.
+pub(crate) fn upload(
+    headers: &[(&str, &str)],
+    declared: Option<usize>,
+) -> (Sender<Bytes, Cut>, Request<RequestBody>) {
+    let (sender, mut request) = post();
+    for (name, value) in headers {
+        let name = hyper::header::HeaderName::from_bytes(name.as_bytes()).unwrap();
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    if let Some(length) = declared {
+        let name = hyper::header::CONTENT_LENGTH;
+        request.headers_mut().insert(name, length.into());
+    }
+    (sender, request)
 }
 
 /// Sends these bytes on a connection of their own and reads until the gateway

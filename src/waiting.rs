@@ -1,0 +1,201 @@
+//! Requests that wait for their bodies, and whether it is any use.
+//!
+//! A filter that stops a request at its headers is shown the body only if the
+//! proxy was told to (`allow_on_headers_stop_iteration`). Otherwise the body
+//! waits in the proxy for the request to go on, and the request for its body.
+//! The two are told apart by what the proxy has received for the request: if
+//! that grows and nothing is shown, nothing will be. A slow client is not
+//! mistaken for it, because of a slow client nothing has been received.
+
+use std::cell::RefCell;
+use std::rc::Weak;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::exchange::Exchange;
+use crate::host::Host;
+use crate::request::Unknown;
+use crate::time::Timestamp;
+
+/// Once bodies are known not to be shown, a request tries again so often: the
+/// proxy may have been told to in the meantime.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
+/// The requests of one worker that wait, by their context.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    parked: HashMap<u32, Parked>,
+    sight: Sight,
+    /// The proxy refused a body that was waited for as too large.
+    refuses: bool,
+}
+
+#[derive(Debug)]
+struct Parked {
+    exchange: Weak<RefCell<Exchange>>,
+    since: Timestamp,
+    /// Bytes that the proxy had received for the request when it was stopped.
+    received: Option<u64>,
+    /// A part of its body has been shown.
+    shown: bool,
+}
+
+/// What is known of the proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sight {
+    #[default]
+    Untried,
+    /// It shows bodies.
+    Shown,
+    /// It does not, as was last found out then.
+    NotShown(Timestamp),
+}
+
+/// A request that has waited enough, and why it goes on without its body.
+#[derive(Debug)]
+pub struct Due {
+    /// The context of its stream.
+    pub context: u32,
+    /// Which request.
+    pub exchange: Weak<RefCell<Exchange>>,
+    /// Why.
+    pub reason: Unknown,
+}
+
+impl Waiting {
+    /// Whether a request may wait for its body.
+    pub fn may_begin(&mut self, now: Timestamp) -> bool {
+        match self.sight {
+            Sight::Untried | Sight::Shown => true,
+            Sight::NotShown(since) if now.since(since) < TRY_AGAIN => false,
+            Sight::NotShown(_) => {
+                self.sight = Sight::NotShown(now);
+                true
+            }
+        }
+    }
+
+    /// The request of the context that `host` is at waits from now on.
+    pub fn park(
+        &mut self,
+        context: u32,
+        exchange: Weak<RefCell<Exchange>>,
+        host: &mut impl Host,
+        now: Timestamp,
+    ) {
+        let parked = Parked {
+            exchange,
+            since: now,
+            received: received(host),
+            shown: false,
+        };
+        self.parked.insert(context, parked);
+    }
+
+    /// Whether a body may be waited for that does not say how large it is.
+    #[must_use]
+    pub fn takes_undeclared(&self) -> bool {
+        !self.refuses
+    }
+
+    /// The proxy refused a body that was waited for: its buffer is too small for
+    /// the limit that is configured here. Of a body that says how large it is,
+    /// or comes in small pieces, enough is known to stop in time; others are no
+    /// longer waited for.
+    pub fn refused(&mut self) {
+        if !self.refuses {
+            log::warn!(
+                "paceline: Envoy refused a request's body as too large while it was waited for: \
+                 set request_body_buffer_limit of the virtual host to at least \
+                 request_body.max_bytes and 2 MiB; until then, bodies without a content-length \
+                 are not waited for"
+            );
+        }
+        self.refuses = true;
+    }
+
+    /// A part of a body has come while its request waits.
+    pub fn body_shown(&mut self, context: u32) {
+        if let Some(parked) = self.parked.get_mut(&context) {
+            parked.shown = true;
+        }
+        if let Sight::NotShown(_) = self.sight {
+            log::info!("paceline: request bodies are shown to the filter again");
+        }
+        self.sight = Sight::Shown;
+    }
+
+    /// A request no longer waits.
+    pub fn leave(&mut self, context: u32) {
+        self.parked.remove(&context);
+    }
+
+    /// Whether requests wait of which it is not known that their bodies will be
+    /// shown: then they have to be looked after often.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.sight != Sight::Shown && !self.parked.is_empty()
+    }
+
+    /// Takes out the requests that have waited enough.
+    pub fn take_due(
+        &mut self,
+        host: &mut impl Host,
+        timeout: Duration,
+        now: Timestamp,
+    ) -> Vec<Due> {
+        let mut due = Vec::new();
+        let sight = &mut self.sight;
+        self.parked.retain(|context, parked| {
+            if host.attend(*context).is_err() {
+                // The stream is gone, or the next tick tries again.
+                return parked.exchange.strong_count() > 0;
+            }
+            let overdue = now.since(parked.since) >= timeout;
+            let reason = if !parked.shown && is_kept_from_us(parked, host, overdue) {
+                sight.found_blind(now);
+                Unknown::NotShown
+            } else if overdue {
+                Unknown::Late
+            } else {
+                return true;
+            };
+            due.push(Due {
+                context: *context,
+                exchange: Weak::clone(&parked.exchange),
+                reason,
+            });
+            false
+        });
+        due
+    }
+}
+
+impl Sight {
+    fn found_blind(&mut self, now: Timestamp) {
+        if !matches!(self, Sight::NotShown(_)) {
+            log::warn!(
+                "paceline: Envoy does not show request bodies to the filter, so requests are \
+                 routed without: set allow_on_headers_stop_iteration: true beside root_id in \
+                 the filter's configuration"
+            );
+        }
+        *self = Sight::NotShown(now);
+    }
+}
+
+/// Whether the proxy has received a part of the body without showing it. Of a
+/// proxy that does not tell what it has received, silence is taken for that.
+fn is_kept_from_us(parked: &Parked, host: &mut impl Host, overdue: bool) -> bool {
+    match (parked.received, received(host)) {
+        (Some(before), Some(now)) => now > before,
+        _ => overdue,
+    }
+}
+
+/// Bytes that the proxy has received for the request, its headers included.
+fn received(host: &mut impl Host) -> Option<u64> {
+    let bytes = host.property(&["request", "total_size"]).ok()??;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
