@@ -150,7 +150,7 @@ pub(crate) fn assemble(
                 .iter()
                 .any(|gateway| (gateway == "mesh") == (role != Role::Gateway))
         })
-        .map(|service| virtual_host(role, &service))
+        .flat_map(|service| virtual_hosts(role, &service))
         .collect();
     assert!(!hosts.is_empty(), "no VirtualService for a {role:?}");
 
@@ -304,7 +304,8 @@ fn cluster(name: &str, addresses: &[SocketAddr]) -> Value {
     })
 }
 
-fn virtual_host(role: Role, service: &VirtualService) -> Value {
+/// One for each host, named with the port that its clients come to.
+fn virtual_hosts(role: Role, service: &VirtualService) -> Vec<Value> {
     let translated = service.http.iter().flat_map(|route| {
         let [destination] = route.route.as_slice() else {
             panic!("{}: not one destination", route.name);
@@ -334,7 +335,10 @@ fn virtual_host(role: Role, service: &VirtualService) -> Value {
     let is_catch_all = |route: &Value| route["match"]["headers"] == json!([]);
     let (last, mut routes): (Vec<_>, Vec<_>) = translated.partition(is_catch_all);
     routes.extend(last);
-    json!({ "name": "llama", "domains": service.hosts, "routes": routes })
+    let port = if role == Role::Gateway { 80 } else { 8000 };
+    let host =
+        |host| json!({ "name": format!("{host}:{port}"), "domains": [host], "routes": routes });
+    service.hosts.iter().map(host).collect()
 }
 
 fn header_match((name, condition): (&String, &Value)) -> Value {

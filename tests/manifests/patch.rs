@@ -80,6 +80,18 @@ pub(crate) fn apply(
                     merge(route, &value);
                 }
             }
+            ("VIRTUAL_HOST", "MERGE") => {
+                let name = &patch.r#match.route_configuration["vhost"]["name"];
+                let hosts = connection_manager["route_config"]["virtual_hosts"].as_array_mut();
+                let mut named = hosts
+                    .unwrap()
+                    .iter_mut()
+                    .filter(|host| host["name"] == *name);
+                let host = named
+                    .next()
+                    .unwrap_or_else(|| panic!("{}: no virtual host {name}", filter.file));
+                merge(host, &value);
+            }
             ("NETWORK_FILTER", "MERGE") => merge(connection_manager, &value["typed_config"]),
             other => panic!("{}: {other:?} is beyond this translation", filter.file),
         }

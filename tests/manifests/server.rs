@@ -133,6 +133,16 @@ impl Client {
         answer(request.send("some"))
     }
 
+    /// A request as OpenAI's API has it.
+    pub(crate) fn complete(&self) -> Answer {
+        let request = self
+            .agent
+            .post(self.url())
+            .header("host", self.host)
+            .header("content-type", "application/json");
+        answer(request.send(r#"{ "model": "llama", "prompt": "Once", "max_tokens": 20 }"#))
+    }
+
     fn url(&self) -> String {
         format!("http://{}/v1/completions", self.gateway)
     }

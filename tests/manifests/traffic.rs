@@ -132,6 +132,28 @@ fn one_route_serves_all_upstreams_by_their_clusters() {
     expect_each_subset_serves_its_picks(&envoy, OUTSIDE, [&names[0], &names[1]]);
 }
 
+/// The same source of sizes in a WasmPlugin, which Istio gives no body to read.
+#[test]
+fn bodies_are_read_with_the_envoy_filter_only() {
+    let fleet = Fleet::start();
+    let sizes_unknown = |assembled: &Assembled| {
+        let envoy = Envoy::start(assembled);
+        let client = Client::new(envoy.address, OUTSIDE);
+        for _ in 0..20 {
+            assert_eq!(client.complete().status, 200);
+        }
+        assert_eq!(envoy.stat(&["paceline_picks_total"]), 20);
+        envoy.stat(&["paceline_size_unknown_total"])
+    };
+    let with = fleet.assemble(Role::Gateway, &CLUSTER_HEADER);
+    assert_eq!(sizes_unknown(&with), 0);
+    let mut without = fleet.assemble(Role::Gateway, &["wasmplugin-gateway.yaml"]);
+    without.extensions[0]["typed_config"]["config"]["configuration"]["value"] =
+        r#"{ "request_size": "openai", "upstreams": [ { "cluster": "h100" }, { "cluster": "l4" } ] }"#
+            .into();
+    assert!(sizes_unknown(&without) > 0, "they count as the pool's mean");
+}
+
 #[test]
 fn what_belongs_to_no_pool_takes_the_fallback_route() {
     let fleet = Fleet::start();
