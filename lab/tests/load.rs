@@ -71,6 +71,7 @@ fn every(gap: Duration, count: u32) -> Vec<Request> {
             prompt_tokens: NonZeroU32::new(n).unwrap(),
             output_tokens: NonZeroU32::MIN,
             service: None,
+            size: None,
         })
         .collect()
 }

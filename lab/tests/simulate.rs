@@ -504,6 +504,31 @@ fn errors_name_the_place_the_value_and_what_is_allowed() {
             "workload.service.min_seconds: 2 is not allowed: 0 to max_seconds, 1",
         ),
         (
+            r#""workload": "conversation""#,
+            r#""workload": { "service": { "distribution": "lognormal", "median_seconds": 1, "cv": 1 }, "size": { "correlation": 1.5 } }"#,
+            "workload.size.correlation: 1.5 is not allowed: -1 to 1",
+        ),
+        (
+            r#""workload": "conversation""#,
+            r#""workload": { "service": { "distribution": "constant", "seconds": 1 }, "size": { "correlation": 1 } }"#,
+            "workload.service: a service time, constant 1 s, is not allowed: sizes correlate with lognormal ones",
+        ),
+        (
+            r#""workload": "conversation""#,
+            r#""workload": { "mix": [{ "share": 1, "workload": "chat" }] }"#,
+            "workload.mix[0].workload: no workload is called \"chat\"",
+        ),
+        (
+            r#""workload": "conversation""#,
+            r#""workload": { "mix": [{ "share": 1, "workload": "conversation" }, { "share": 1, "workload": "diffusion" }] }"#,
+            "workload.mix[1].workload: diffusion is not allowed: all parts with service times, or none",
+        ),
+        (
+            r#""workload": "conversation""#,
+            r#""workload": { "phases": [] }"#,
+            "workload.phases: no part is not allowed: at least one",
+        ),
+        (
             "a100-1",
             "a100-9",
             "events[0].servers[0]: \"a100-9\" is not allowed: the name of a server of the fleet",

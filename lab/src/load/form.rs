@@ -93,6 +93,7 @@ mod tests {
             prompt_tokens: NonZeroU32::new(1000).unwrap(),
             output_tokens: NonZeroU32::new(50).unwrap(),
             service: Some(Duration::from_micros(1_500_400)),
+            size: None,
         }
     }
 

@@ -183,6 +183,67 @@ impl LoadBalancer for Oracle {
     fn ended(&mut self, _ended: &Ended<'_>, _now: Time, _fleet: &Fleet) {}
 }
 
+/// Least work left to begin with: knows the true speed of all servers and how long each of them will work at every call
+/// that it is sent, but not how much of that is done.
+///
+/// For slot servers only, where a call's work is a time of its own. This is what a policy that is told perfect sizes can come to.
+#[derive(Debug)]
+pub struct TrueWork {
+    rng: Rng,
+    /// Seconds of work at speed 1 that were sent to each server and have not ended.
+    outstanding: Vec<f64>,
+}
+
+impl TrueWork {
+    /// Breaks ties by `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::new(seed),
+            outstanding: Vec::new(),
+        }
+    }
+
+    /// Seconds that a slot of speed 1 works at the call.
+    fn work(call: &Call, replica: &Replica) -> f64 {
+        let by_tokens = || match &replica.spec.kind {
+            Kind::Slots(slots) => slots
+                .service
+                .of(call.prompt_tokens.get(), call.output_tokens.get()),
+            Kind::Batching(_) => std::time::Duration::ZERO,
+        };
+        call.service.unwrap_or_else(by_tokens).as_secs_f64()
+    }
+}
+
+impl LoadBalancer for TrueWork {
+    fn pick(&mut self, call: &Call, _now: Time, fleet: &Fleet) -> Pick {
+        self.outstanding.resize(fleet.replicas().len(), 0.0);
+        let (outstanding, rng) = (&mut self.outstanding, &mut self.rng);
+        let delay = |server: usize| {
+            let replica = fleet.replicas().get(server)?;
+            let there = outstanding.get(server)?;
+            Some((there + Self::work(call, replica)) / speed(replica))
+        };
+        let present = fleet.present().map(|(server, _)| server);
+        let best = least(present, |it| delay(it).unwrap_or(f64::INFINITY), rng);
+        let Some(server) = best else {
+            return Pick::Unavailable;
+        };
+        let replica = fleet.replicas().get(server);
+        if let (Some(there), Some(replica)) = (outstanding.get_mut(server), replica) {
+            *there += Self::work(call, replica);
+        }
+        Pick::Server(server)
+    }
+
+    fn ended(&mut self, ended: &Ended<'_>, _now: Time, fleet: &Fleet) {
+        let replica = fleet.replicas().get(ended.server);
+        if let (Some(there), Some(replica)) = (self.outstanding.get_mut(ended.server), replica) {
+            *there -= Self::work(ended.call, replica);
+        }
+    }
+}
+
 /// Clairvoyant shortest delay: knows all sizes to come to light, and works out what each server would do with the request
 /// if none came after it.
 #[derive(Debug)]

@@ -22,6 +22,8 @@ pub struct Call {
     pub output_tokens: NonZeroU32,
     /// How long a slot server of speed 1 works at it, where the workload says so.
     pub service: Option<Duration>,
+    /// What it shows of that before it runs, in the workload's unit.
+    pub size: Option<u64>,
     /// When the client gives up, counted from the sending; `None`: never.
     pub patience: Option<Duration>,
 }

@@ -23,7 +23,7 @@ mod tower;
 
 pub use self::paceline::{Gateways, Settings};
 pub use balancer::{Counters, Ended, LoadBalancer, Pick};
-pub use bounds::{CentralQueue, Clairvoyant, MeanCall, Oracle, Rule};
+pub use bounds::{CentralQueue, Clairvoyant, MeanCall, Oracle, Rule, TrueWork};
 pub use call::{Call, Ending};
 pub use engine::{Happening, Incident, Run, Setup, run};
 pub use envoy::{LeastRequest, Random, RoundRobin};

@@ -161,7 +161,7 @@ impl Gateways {
         let instance = workers.get_mut(call.worker)?.current.as_mut()?;
         let demand = Demand {
             pool: 0,
-            size: None,
+            size: call.size.map(|size| size as f64),
         };
         let route = instance.balancer.pick(shared, &demand, at(now)).ok()?;
         let server = *instance.servers.get(route.reservation.member)?;

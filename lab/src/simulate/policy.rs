@@ -4,7 +4,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use super::balancer::LoadBalancer;
-use super::bounds::{CentralQueue, Clairvoyant, MeanCall, Oracle, Rule};
+use super::bounds::{CentralQueue, Clairvoyant, MeanCall, Oracle, Rule, TrueWork};
 use super::engine::Setup;
 use super::envoy;
 use super::paceline::{Gateways, Settings};
@@ -30,6 +30,8 @@ pub enum Bound {
     CentralQueue,
     /// True sizes and speeds; see [`Clairvoyant`].
     Clairvoyant,
+    /// True work and speeds; see [`TrueWork`].
+    TrueWork,
     /// True speeds and counts; see [`Rule::OwnDelay`].
     OwnDelay,
     /// True speeds and counts; see [`Rule::AddedDelay`].
@@ -40,9 +42,10 @@ pub enum Bound {
 
 impl Bound {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::CentralQueue,
         Self::Clairvoyant,
+        Self::TrueWork,
         Self::OwnDelay,
         Self::AddedDelay,
         Self::PaceTimesLoad,
@@ -53,6 +56,7 @@ impl Bound {
         match self {
             Self::CentralQueue => "bound:central_queue",
             Self::Clairvoyant => "bound:clairvoyant",
+            Self::TrueWork => "bound:true_work",
             Self::OwnDelay => "bound:own_delay",
             Self::AddedDelay => "bound:added_delay",
             Self::PaceTimesLoad => "bound:pace_times_load",
@@ -133,6 +137,7 @@ impl Policy {
                 match bound {
                     Bound::CentralQueue => Box::new(CentralQueue::new(seed)),
                     Bound::Clairvoyant => Box::new(Clairvoyant::new(seed)),
+                    Bound::TrueWork => Box::new(TrueWork::new(seed)),
                     Bound::OwnDelay => oracle(Rule::OwnDelay),
                     Bound::AddedDelay => oracle(Rule::AddedDelay),
                     Bound::PaceTimesLoad => oracle(Rule::PaceTimesLoad),
@@ -148,6 +153,10 @@ impl Policy {
     pub fn check(&self, servers: &[ServerSpec]) -> Result<(), String> {
         let batching = |it: &&ServerSpec| matches!(it.kind, Kind::Batching(_));
         match (self, servers.iter().find(batching)) {
+            (Self::Bound(Bound::TrueWork), Some(server)) => Err(format!(
+                "{self}: {:?} is not allowed: only slot servers work at one request for a time of its own",
+                server.name
+            )),
             (Self::Bound(Bound::CentralQueue), Some(server)) => Err(format!(
                 "{self}: {:?} is not allowed: only slot servers have a number of requests beyond which the others wait",
                 server.name

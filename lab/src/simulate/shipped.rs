@@ -11,7 +11,7 @@ macro_rules! shipped {
 }
 
 /// Names and JSON.
-const SHIPPED: [(&str, &str); 20] = shipped![
+const SHIPPED: [(&str, &str); 28] = shipped![
     "llm-5-10-5",
     "llm-5-10-5-gateways",
     "unequal8",
@@ -32,6 +32,14 @@ const SHIPPED: [(&str, &str); 20] = shipped![
     "rolling-restart",
     "worker-restart",
     "abandon",
+    "size-slots-equal",
+    "size-slots-unequal",
+    "size-slots-0.8",
+    "size-slots-0.29",
+    "size-heavy-tail",
+    "size-two-models",
+    "size-misleads-llm",
+    "size-changes",
 ];
 
 /// Published experiments, as far as their description goes.

@@ -15,6 +15,7 @@
 //! ```
 
 mod arrivals;
+mod hint;
 mod lognormal;
 mod service;
 mod shape;
@@ -32,6 +33,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 pub use arrivals::Arrivals;
+pub use hint::SizeHint;
 pub use service::ServiceTimes;
 pub use shape::Shape;
 pub use trace::{MAX_TOKENS, Trace, TraceError};
@@ -47,6 +49,9 @@ pub struct Request {
     pub output_tokens: NonZeroU32,
     /// How long a slot server of speed 1 works at it, where that is known.
     pub service: Option<Duration>,
+    /// The size that it shows to gateways before it runs: a prompt's tokens, or what a workload of service times says. `None`:
+    /// it shows none.
+    pub size: Option<u64>,
 }
 
 /// Where requests come from. See the [module](self).
@@ -60,7 +65,20 @@ pub struct Workload {
 enum Sizes {
     Shape(Shape),
     Trace(Arc<Trace>),
-    Service(ServiceTimes),
+    Service(ServiceTimes, Option<SizeHint>),
+    /// Each request is of one of these, at random by their shares.
+    Mix(Vec<Part>),
+    /// The requests are of these one after the other, so many of each.
+    Phases(Vec<Part>),
+}
+
+/// A workload that is a part of another.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// How much of the requests, relative to the other parts: 0.001 to 1000.
+    pub share: f64,
+    /// What they are. How they arrive is the whole's.
+    pub workload: Workload,
 }
 
 /// A workload that cannot be made.
@@ -108,9 +126,48 @@ impl Workload {
     /// Requests that say how long a slot server works at them, in Poisson arrivals.
     pub fn of_service(times: ServiceTimes) -> Self {
         Self {
-            sizes: Sizes::Service(times),
+            sizes: Sizes::Service(times, None),
             arrivals: Arrivals::Poisson,
         }
+    }
+
+    /// The same, and each request shows a size.
+    ///
+    /// # Errors
+    /// Sizes correlate with lognormal service times only.
+    pub fn of_sized_service(times: ServiceTimes, hint: SizeHint) -> Result<Self, String> {
+        if times.lognormal().is_none() {
+            return Err(format!(
+                "a service time, {times}, is not allowed: sizes correlate with lognormal ones"
+            ));
+        }
+        Ok(Self {
+            sizes: Sizes::Service(times, Some(hint)),
+            arrivals: Arrivals::Poisson,
+        })
+    }
+
+    /// Requests of several workloads side by side, in Poisson arrivals.
+    ///
+    /// # Errors
+    /// See [`Workload::of_phases`].
+    pub fn of_mix(parts: Vec<Part>) -> Result<Self, String> {
+        Ok(Self {
+            sizes: Sizes::Mix(check_parts(parts)?),
+            arrivals: Arrivals::Poisson,
+        })
+    }
+
+    /// Requests of several workloads one after the other, in Poisson arrivals.
+    ///
+    /// # Errors
+    /// Names the first part that cannot be one, from `[0]`: a trace, another such workload, a share out of range, or one that
+    /// is for other servers than the first.
+    pub fn of_phases(parts: Vec<Part>) -> Result<Self, String> {
+        Ok(Self {
+            sizes: Sizes::Phases(check_parts(parts)?),
+            arrivals: Arrivals::Poisson,
+        })
     }
 
     /// The same sizes, arriving otherwise.
@@ -122,8 +179,11 @@ impl Workload {
             Sizes::Shape(shape) if arrivals == Arrivals::Recorded => {
                 Err(WorkloadError::NoTimes(shape.name().to_owned()))
             }
-            Sizes::Service(times) if arrivals == Arrivals::Recorded => {
+            Sizes::Service(times, _) if arrivals == Arrivals::Recorded => {
                 Err(WorkloadError::NoTimes(format!("a service time, {times},")))
+            }
+            Sizes::Mix(_) | Sizes::Phases(_) if arrivals == Arrivals::Recorded => {
+                Err(WorkloadError::NoTimes("a workload of parts".to_owned()))
             }
             sizes => Ok(Self { sizes, arrivals }),
         }
@@ -132,7 +192,7 @@ impl Workload {
     /// How many different requests there are; `None` where they are generated and there is no end of them.
     pub fn available(&self) -> Option<usize> {
         match &self.sizes {
-            Sizes::Shape(_) | Sizes::Service(_) => None,
+            Sizes::Shape(_) | Sizes::Service(..) | Sizes::Mix(_) | Sizes::Phases(_) => None,
             Sizes::Trace(trace) => Some(trace.rows().len()),
         }
     }
@@ -155,10 +215,14 @@ impl Workload {
 
     /// Whether requests say how long a slot server works at them.
     pub fn has_service_times(&self) -> bool {
-        matches!(
-            self.sizes,
-            Sizes::Shape(Shape::Diffusion) | Sizes::Service(_)
-        )
+        match &self.sizes {
+            Sizes::Shape(shape) => *shape == Shape::Diffusion,
+            Sizes::Service(..) => true,
+            Sizes::Trace(_) => false,
+            Sizes::Mix(parts) | Sizes::Phases(parts) => {
+                parts.iter().any(|part| part.workload.has_service_times())
+            }
+        }
     }
 
     /// Makes `count` requests in the order of their arrival, at a mean of `rate` per second.
@@ -182,21 +246,108 @@ impl Workload {
         }
         // Sizes and arrivals draw from streams of their own: another rate or
         // another way of arriving leaves the sizes as they are.
-        let mut size_rng = Stream::Sizes.rng(seed);
-        let mut requests = match &self.sizes {
-            Sizes::Shape(shape) => shape.sample(count, &mut size_rng),
-            Sizes::Service(times) => times.sample(count, &mut size_rng),
-            Sizes::Trace(trace) => {
-                let rows = trace.rows();
-                let count = count.min(rows.len());
-                let start = size_rng.random_range(0..=rows.len() - count);
-                rows.iter().skip(start).take(count).copied().collect()
-            }
-        };
+        let mut requests = self.sizes.sample(count, &mut Streams::new(seed));
         let mut arrival_rng = Stream::Arrivals.rng(seed);
         self.arrivals
             .assign(&mut requests, rate, &mut arrival_rng)?;
         Ok(requests)
+    }
+}
+
+impl Sizes {
+    /// So many requests, or as many as there are; their arrivals are to be assigned.
+    fn sample(&self, count: usize, streams: &mut Streams) -> Vec<Request> {
+        match self {
+            Sizes::Shape(shape) => shape.sample(count, streams),
+            Sizes::Service(times, hint) => {
+                let mut requests = times.sample(count, &mut streams.sizes);
+                if let (Some(hint), Some(service)) = (hint, times.lognormal()) {
+                    hint.assign(&mut requests, service, &mut streams.hints);
+                }
+                requests
+            }
+            Sizes::Trace(trace) => {
+                let rows = trace.rows();
+                let count = count.min(rows.len());
+                let start = streams.sizes.random_range(0..=rows.len() - count);
+                rows.iter().skip(start).take(count).copied().collect()
+            }
+            Sizes::Mix(parts) => {
+                let each: Vec<Vec<Request>> = parts
+                    .iter()
+                    .map(|part| part.workload.sizes.sample(count, streams))
+                    .collect();
+                let total: f64 = parts.iter().map(|part| part.share).sum();
+                let draw = |place: usize| {
+                    let mut left = total * streams.hints.random::<f64>();
+                    let mut of_parts = parts.iter().zip(&each);
+                    let drawn = of_parts.find(|(part, _)| {
+                        left -= part.share;
+                        left < 0.0
+                    });
+                    let (_, requests) = drawn.or(parts.iter().zip(&each).next_back())?;
+                    requests.get(place).copied()
+                };
+                (0..count).filter_map(draw).collect()
+            }
+            Sizes::Phases(parts) => {
+                let total: f64 = parts.iter().map(|part| part.share).sum();
+                let mut requests = Vec::with_capacity(count);
+                let mut shares = 0.0;
+                for part in parts {
+                    shares += part.share;
+                    let until = (count as f64 * shares / total).round() as usize;
+                    let length = until.saturating_sub(requests.len());
+                    requests.extend(part.workload.sizes.sample(length, streams));
+                }
+                requests
+            }
+        }
+    }
+}
+
+fn check_parts(parts: Vec<Part>) -> Result<Vec<Part>, String> {
+    let Some(first) = parts.first() else {
+        return Err(": no part is not allowed: at least one".to_owned());
+    };
+    let of_first = first.workload.has_service_times();
+    for (place, part) in parts.iter().enumerate() {
+        if !(0.001..=1000.0).contains(&part.share) {
+            return Err(format!(
+                "[{place}].share: {} is not allowed: 0.001 to 1000",
+                part.share
+            ));
+        }
+        let refused = match &part.workload.sizes {
+            Sizes::Trace(_) | Sizes::Mix(_) | Sizes::Phases(_) => Some("a shape or service times"),
+            Sizes::Shape(_) | Sizes::Service(..) => {
+                let alike = part.workload.has_service_times() == of_first;
+                (!alike).then_some("all parts with service times, or none")
+            }
+        };
+        if let Some(allowed) = refused {
+            return Err(format!(
+                "[{place}].workload: {} is not allowed: {allowed}",
+                part.workload.sizes
+            ));
+        }
+    }
+    Ok(parts)
+}
+
+/// The independent random streams from which requests are drawn: what they show of themselves leaves alone what they are.
+struct Streams {
+    sizes: Pcg64,
+    hints: Pcg64,
+}
+
+impl Streams {
+    fn new(seed: u64) -> Self {
+        Self {
+            sizes: Stream::Sizes.rng(seed),
+            // Far from the other two of any seed that is used.
+            hints: Pcg64::seed_from_u64(seed ^ 0x6869_6e74_7300_0000),
+        }
     }
 }
 
@@ -217,11 +368,26 @@ impl Stream {
 
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.sizes {
-            Sizes::Shape(shape) => write!(f, "{}", shape.name())?,
-            Sizes::Service(times) => write!(f, "service times {times}")?,
-            Sizes::Trace(trace) => write!(f, "trace {}", trace.name())?,
+        write!(f, "{}, arrivals {}", self.sizes, self.arrivals)
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = |parts: &[Part], between: &str| {
+            for (place, part) in parts.iter().enumerate() {
+                let between = if place == 0 { "" } else { between };
+                write!(f, "{between}{} x {}", part.share, part.workload.sizes)?;
+            }
+            Ok(())
+        };
+        match self {
+            Sizes::Mix(parts) => list(parts, " with "),
+            Sizes::Phases(parts) => list(parts, " then "),
+            Sizes::Shape(shape) => write!(f, "{}", shape.name()),
+            Sizes::Service(times, None) => write!(f, "service times {times}"),
+            Sizes::Service(times, Some(hint)) => write!(f, "service times {times} with {hint}"),
+            Sizes::Trace(trace) => write!(f, "trace {}", trace.name()),
         }
-        write!(f, ", arrivals {}", self.arrivals)
     }
 }

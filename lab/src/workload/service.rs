@@ -115,6 +115,16 @@ impl ServiceTimes {
         }
     }
 
+    /// The distribution, if it is a lognormal one.
+    pub(super) fn lognormal(self) -> Option<Lognormal> {
+        match self {
+            Self::Lognormal { median_seconds, cv } => {
+                Some(Lognormal::from_median_and_cv(median_seconds, cv))
+            }
+            _ => None,
+        }
+    }
+
     /// Draws the service times of `count` requests; their arrivals are all zero.
     pub(super) fn sample(self, count: usize, rng: &mut impl Rng) -> Vec<Request> {
         let draw = || {
@@ -124,6 +134,7 @@ impl ServiceTimes {
                 prompt_tokens: NonZeroU32::MIN,
                 output_tokens: NonZeroU32::MIN,
                 service: Some(Duration::from_secs_f64(seconds)),
+                size: None,
             }
         };
         std::iter::repeat_with(draw).take(count).collect()

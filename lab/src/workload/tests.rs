@@ -350,3 +350,93 @@ fn names_are_read_back() {
             .contains("conversation, code-completion")
     );
 }
+
+#[test]
+fn sizes_correlate_with_service_times_as_they_are_told_to() {
+    for (cv, tolerance) in [(0.73, 0.01), (2.4684, 0.03)] {
+        for wanted in [0.0, 0.29, 0.8, 0.95] {
+            let times = ServiceTimes::Lognormal {
+                median_seconds: 10.0,
+                cv,
+            };
+            let hint = SizeHint {
+                correlation: wanted,
+                mean: 250_000.0,
+                cv: None,
+            };
+            let workload = Workload::of_sized_service(times, hint).unwrap();
+            let requests = workload.requests(200_000, Some(1.0), 3).unwrap();
+            let pairs: Vec<(f64, f64)> = requests
+                .iter()
+                .map(|it| (it.size.unwrap() as f64, it.service.unwrap().as_secs_f64()))
+                .collect();
+            let mean = |part: &dyn Fn(&(f64, f64)) -> f64| {
+                pairs.iter().map(part).sum::<f64>() / pairs.len() as f64
+            };
+            let (size, time) = (mean(&|it| it.0), mean(&|it| it.1));
+            let joint = mean(&|it| (it.0 - size) * (it.1 - time));
+            let spread = mean(&|it| (it.0 - size).powi(2)) * mean(&|it| (it.1 - time).powi(2));
+            let found = joint / spread.sqrt();
+            assert!((found - wanted).abs() < tolerance, "{cv}: {found} for {wanted}");
+            assert!((size / 250_000.0 - 1.0).abs() < 0.05, "{size}");
+            // What requests show leaves alone what they are.
+            let bare = Workload::of_service(times).requests(200_000, Some(1.0), 3);
+            let times = |requests: &[Request]| -> Vec<_> {
+                requests.iter().map(|it| (it.arrival, it.service)).collect()
+            };
+            assert_eq!(times(&bare.unwrap()), times(&requests));
+        }
+    }
+}
+
+#[test]
+fn parts_have_their_shares_side_by_side_or_one_after_the_other() {
+    let part = |share, seconds| Part {
+        share,
+        workload: Workload::of_service(ServiceTimes::Constant { seconds }),
+    };
+    let is_long = |request: &Request| request.service == Some(Duration::from_secs(2));
+    let parts = || vec![part(3.0, 1.0), part(1.0, 2.0)];
+    let phases = Workload::of_phases(parts()).unwrap();
+    let phases = phases.requests(4_000, Some(1.0), 1).unwrap();
+    let long: Vec<bool> = phases.iter().map(is_long).collect();
+    assert_eq!(long, [vec![false; 3_000], vec![true; 1_000]].concat());
+    assert!(phases.is_sorted_by_key(|it| it.arrival));
+    let mix = Workload::of_mix(parts()).unwrap();
+    let mix = mix.requests(4_000, Some(1.0), 1).unwrap();
+    let long = mix.iter().filter(|it| is_long(it)).count();
+    // 1,000 expected; six standard deviations of 27.
+    assert!((836..1_164).contains(&long), "{long}");
+    let late = mix.iter().skip(2_000).filter(|it| is_long(it)).count();
+    assert!((384..616).contains(&late), "{late} of {long} are late");
+}
+
+#[test]
+fn parts_that_cannot_be_one_workload_are_refused() {
+    let shape = |share| Part {
+        share,
+        workload: Workload::of_shape(Shape::Conversation),
+    };
+    let refused = |parts| Workload::of_mix(parts).unwrap_err();
+    assert_eq!(refused(vec![]), ": no part is not allowed: at least one");
+    assert_eq!(
+        refused(vec![shape(1.0), shape(0.0)]),
+        "[1].share: 0 is not allowed: 0.001 to 1000"
+    );
+    let nested = Part {
+        share: 1.0,
+        workload: Workload::of_phases(vec![shape(1.0)]).unwrap(),
+    };
+    assert_eq!(
+        refused(vec![shape(1.0), nested]),
+        "[1].workload: 1 x conversation is not allowed: a shape or service times"
+    );
+    let slots = Part {
+        share: 1.0,
+        workload: Workload::of_shape(Shape::Diffusion),
+    };
+    assert_eq!(
+        refused(vec![shape(1.0), slots]),
+        "[1].workload: diffusion is not allowed: all parts with service times, or none"
+    );
+}

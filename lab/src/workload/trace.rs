@@ -215,11 +215,13 @@ impl Row<'_> {
             });
         };
         let [time_column, prompt_column, output_column] = HEADER;
+        let prompt_tokens = self.tokens(prompt_column, prompt)?;
         let request = Request {
             arrival: Duration::ZERO,
-            prompt_tokens: self.tokens(prompt_column, prompt)?,
+            prompt_tokens,
             output_tokens: self.tokens(output_column, output)?,
             service: None,
+            size: Some(u64::from(prompt_tokens.get())),
         };
         match timestamp(time) {
             Some(timestamp) => Ok((timestamp, request)),

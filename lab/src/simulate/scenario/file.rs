@@ -18,7 +18,7 @@ use crate::model::{Control, Fleet, FleetError, Time};
 use crate::simulate::engine::{Happening, Incident};
 use crate::simulate::paceline::Settings;
 use crate::simulate::policy::Policy;
-use crate::workload::{Arrivals, ServiceTimes, Shape, Trace, Workload};
+use crate::workload::{Arrivals, Part, ServiceTimes, Shape, SizeHint, Trace, Workload};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,6 +88,26 @@ struct TraceEntry {
 #[serde(deny_unknown_fields)]
 struct ServiceEntry {
     service: ServiceTimes,
+    size: Option<SizeHint>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MixEntry {
+    mix: Vec<PartEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PhasesEntry {
+    phases: Vec<PartEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartEntry {
+    share: f64,
+    workload: Box<RawValue>,
 }
 
 /// A value, or an array of values of which each is a case.
@@ -162,7 +182,7 @@ const DEFAULT_SLOT_BOUNDS: [&str; 2] = ["bound:central_queue", "bound:clairvoyan
 impl ScenarioFile {
     pub(super) fn check(self, name: &str, directory: &Path) -> Result<Scenario, ScenarioError> {
         let fleet = read_fleet(&self.fleet, directory)?;
-        let workload = read_workload(&self.workload, directory)?;
+        let workload = read_workload(&self.workload, "workload", directory)?;
         let workload = match self.arrivals {
             None => workload,
             Some(text) => {
@@ -253,34 +273,66 @@ fn read_fleet(json: &RawValue, directory: &Path) -> Result<Fleet, ScenarioError>
     })
 }
 
-fn read_workload(json: &RawValue, directory: &Path) -> Result<Workload, ScenarioError> {
+fn read_workload(json: &RawValue, path: &str, directory: &Path) -> Result<Workload, ScenarioError> {
     let text = json.get();
     if let Ok(name) = serde_json::from_str::<String>(text) {
-        let shape: Shape = name
-            .parse()
-            .map_err(|error: String| at("workload", error))?;
+        let shape: Shape = name.parse().map_err(|error: String| at(path, error))?;
         return Ok(Workload::of_shape(shape));
     }
     let keys: Map<String, Value> =
-        serde_json::from_str(text).map_err(|_| refused("workload", text, WORKLOADS))?;
-    let inside = |error: JsonError| ScenarioError::Inside(format!("workload.{error}"));
+        serde_json::from_str(text).map_err(|_| refused(path, text, WORKLOADS))?;
+    let inside = |error: JsonError| ScenarioError::Inside(format!("{path}.{error}"));
     if keys.contains_key("trace") {
         let TraceEntry { trace } = json::from_slice(text.as_bytes()).map_err(inside)?;
-        let trace =
-            Trace::open(&directory.join(trace)).map_err(|error| at("workload.trace", error))?;
+        let trace = Trace::open(&directory.join(trace))
+            .map_err(|error| at(&format!("{path}.trace"), error))?;
         return Ok(Workload::of_trace(Arc::new(trace)));
     }
     if keys.contains_key("service") {
-        let ServiceEntry { service } = json::from_slice(text.as_bytes()).map_err(inside)?;
+        let ServiceEntry { service, size } = json::from_slice(text.as_bytes()).map_err(inside)?;
         service
             .check()
-            .map_err(|error| ScenarioError::Inside(format!("workload.service.{error}")))?;
-        return Ok(Workload::of_service(service));
+            .map_err(|error| ScenarioError::Inside(format!("{path}.service.{error}")))?;
+        let Some(size) = size else {
+            return Ok(Workload::of_service(service));
+        };
+        size.check()
+            .map_err(|error| ScenarioError::Inside(format!("{path}.size.{error}")))?;
+        return Workload::of_sized_service(service, size)
+            .map_err(|error| at(&format!("{path}.service"), error));
     }
-    Err(refused("workload", text, WORKLOADS))
+    if keys.contains_key("mix") {
+        let MixEntry { mix } = json::from_slice(text.as_bytes()).map_err(inside)?;
+        let path = format!("{path}.mix");
+        return Workload::of_mix(read_parts(mix, &path, directory)?)
+            .map_err(|error| ScenarioError::Inside(format!("{path}{error}")));
+    }
+    if keys.contains_key("phases") {
+        let PhasesEntry { phases } = json::from_slice(text.as_bytes()).map_err(inside)?;
+        let path = format!("{path}.phases");
+        return Workload::of_phases(read_parts(phases, &path, directory)?)
+            .map_err(|error| ScenarioError::Inside(format!("{path}{error}")));
+    }
+    Err(refused(path, text, WORKLOADS))
 }
 
-const WORKLOADS: &str = "the name of a shape, or an object with trace or with service";
+const WORKLOADS: &str =
+    "the name of a shape, or an object with one of trace, service, mix and phases";
+
+fn read_parts(
+    entries: Vec<PartEntry>,
+    path: &str,
+    directory: &Path,
+) -> Result<Vec<Part>, ScenarioError> {
+    let read = |(place, entry): (usize, PartEntry)| {
+        let path = format!("{path}[{place}].workload");
+        Ok(Part {
+            share: entry.share,
+            workload: read_workload(&entry.workload, &path, directory)?,
+        })
+    };
+    entries.into_iter().enumerate().map(read).collect()
+}
 
 fn read_offered(
     load: Option<OneOrMany<f64>>,

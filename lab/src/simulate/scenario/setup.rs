@@ -112,6 +112,7 @@ impl Case<'_> {
             prompt_tokens: request.prompt_tokens,
             output_tokens: request.output_tokens,
             service: request.service,
+            size: request.size,
             patience: scenario
                 .abandonment
                 .filter(|abandonment| rng.unit() < abandonment.share)
