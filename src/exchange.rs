@@ -30,7 +30,6 @@ pub struct Exchange {
     reservation: Option<Reservation>,
     explanation: Option<String>,
     first_byte_at: Option<Timestamp>,
-    response_bytes: u64,
     request_complete: bool,
     response_complete: bool,
     /// The response ended with trailers or with its headers, as a gRPC status
@@ -229,8 +228,7 @@ impl Exchange {
     }
 
     /// A piece of the response's body has come.
-    pub fn on_response_body(&mut self, bytes: usize, end: bool) {
-        self.response_bytes = self.response_bytes.saturating_add(bytes as u64);
+    pub fn on_response_body(&mut self, end: bool) {
         self.response_complete |= end;
     }
 
@@ -263,7 +261,6 @@ impl Exchange {
         let asks_for_time = matches!(end.status, Some(429 | 503));
         let finished = Finished {
             end,
-            response_bytes: self.response_bytes,
             retry_after: asks_for_time.then(|| retry_after(host)).flatten(),
         };
         let now = worker.now(host);

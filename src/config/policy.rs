@@ -7,6 +7,7 @@ use super::error::Problems;
 use super::json::{Json, Quoted};
 use super::reader::{Node, Object};
 use super::suggestion;
+use crate::estimate::Basis;
 
 const NAMES: [&str; 7] = [
     "shortest_expected_delay",
@@ -79,6 +80,9 @@ pub enum PolicyConfig {
         /// been silent, so that one which has recovered is noticed: 0 to 0.2,
         /// default 0.01.
         exploration: f64,
+        /// What load is measured in; `None`, the default, is what the pool
+        /// learns to predict better.
+        basis: Option<Basis>,
     },
 }
 
@@ -116,6 +120,7 @@ impl Default for PolicyConfig {
         Self::ShortestExpectedDelay {
             externality: DEFAULT_EXTERNALITY,
             exploration: DEFAULT_EXPLORATION,
+            basis: None,
         }
     }
 }
@@ -207,7 +212,7 @@ fn read_peak_ewma(parameters: &Object<'_>, problems: &mut Problems) -> PolicyCon
 }
 
 fn read_shortest_expected_delay(parameters: &Object<'_>, problems: &mut Problems) -> PolicyConfig {
-    parameters.allow_only(&["name", "externality", "exploration"], problems);
+    parameters.allow_only(&["name", "externality", "exploration", "basis"], problems);
     PolicyConfig::ShortestExpectedDelay {
         externality: parameters
             .get("externality")
@@ -217,6 +222,23 @@ fn read_shortest_expected_delay(parameters: &Object<'_>, problems: &mut Problems
             .get("exploration")
             .and_then(|node| node.real(EXPLORATIONS, problems))
             .unwrap_or(DEFAULT_EXPLORATION),
+        basis: parameters
+            .get("basis")
+            .and_then(|node| read_basis(node, problems)),
+    }
+}
+
+const BASES: &str = "\"learned\", \"requests\" or \"work\"";
+
+fn read_basis(node: Node<'_>, problems: &mut Problems) -> Option<Basis> {
+    match node.text(BASES, problems)? {
+        "learned" => None,
+        "requests" => Some(Basis::Requests),
+        "work" => Some(Basis::Work),
+        _ => {
+            node.refuse(&BASES, problems);
+            None
+        }
     }
 }
 
@@ -258,7 +280,8 @@ mod tests {
             policy("\"shortest_expected_delay\""),
             Ok(PolicyConfig::ShortestExpectedDelay {
                 externality: 0.1,
-                exploration: 0.01
+                exploration: 0.01,
+                basis: None
             })
         );
         assert_eq!(
@@ -291,10 +314,13 @@ mod tests {
     #[test]
     fn parameters_are_read() {
         assert_eq!(
-            policy(r#"{"name": "shortest_expected_delay", "externality": 1, "exploration": 0}"#),
+            policy(
+                r#"{"name": "shortest_expected_delay", "externality": 1, "exploration": 0, "basis": "work"}"#
+            ),
             Ok(PolicyConfig::ShortestExpectedDelay {
                 externality: 1.0,
-                exploration: 0.0
+                exploration: 0.0,
+                basis: Some(Basis::Work)
             })
         );
         assert_eq!(
@@ -348,6 +374,10 @@ mod tests {
                 "externality: 1.5 is not allowed; give a number from 0.0 to 1.0",
             ),
             (
+                r#"{"name": "shortest_expected_delay", "basis": "bytes"}"#,
+                "basis: \"bytes\" is not allowed; give \"learned\", \"requests\" or \"work\"",
+            ),
+            (
                 r#"{"name": "shortest_expected_delay", "exploration": 0.21}"#,
                 "exploration: 0.21 is not allowed; give a number from 0.0 to 0.2",
             ),
@@ -370,7 +400,10 @@ mod tests {
         );
         assert_eq!(
             policy(r#"{"name": "shortest_expected_delay", "decay_time": "1s"}"#),
-            Err("decay_time: unknown key; allowed: name, externality, exploration".to_owned())
+            Err(
+                "decay_time: unknown key; allowed: name, externality, exploration, basis"
+                    .to_owned()
+            )
         );
     }
 

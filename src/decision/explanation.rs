@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::estimate::Basis;
 use crate::policy::Reason;
 use crate::pool::{MemberIndex, Topology};
 
@@ -16,12 +17,17 @@ pub struct Explanation {
     pub score: f64,
     /// The second best and its score.
     pub runner_up: Option<(MemberIndex, f64)>,
+    /// The work that was expected of the request, in mean requests.
+    pub work: f64,
+    /// What the pool measures load in, where the policy heeds that.
+    pub basis: Option<Basis>,
 }
 
 impl Explanation {
     /// The explanation of a pick of `member`, as the decision header has it:
-    /// `upstream=gpu-a; policy=least_request; score=2; runner_up=gpu-b (3);
-    /// reason=policy`, and the request's `size` where it is known.
+    /// `upstream=gpu-a; policy=shortest_expected_delay; score=2.5;
+    /// runner_up=gpu-b (3); reason=policy; work=1.8; basis=work`, and
+    /// before these two the request's `size` where it is known.
     #[must_use]
     pub fn describe(&self, topology: &Topology, member: MemberIndex, size: Option<f64>) -> String {
         let name = |member| {
@@ -42,6 +48,10 @@ impl Explanation {
         let _ = write!(text, "; reason={reason}");
         if let Some(size) = size {
             let _ = write!(text, "; size={}", Short(size));
+        }
+        if let Some(basis) = self.basis {
+            let work = Short(self.work);
+            let _ = write!(text, "; work={work}; basis={}", basis.label());
         }
         text
     }

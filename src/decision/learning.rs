@@ -1,7 +1,7 @@
 //! What a finished request teaches.
 
 use super::{Finished, Reservation};
-use crate::estimate::Tuning;
+use crate::estimate::{AtPick, Tuning};
 use crate::outcome::Verdict;
 use crate::state::{MemberState, PoolState};
 use crate::time::Timestamp;
@@ -33,14 +33,20 @@ pub(super) fn learn(
     member.response_time.observe(latency, silence, decay);
     member.peak.observe(latency, silence, decay);
 
-    let per_load = latency / reservation.load as f64;
-    let work = pool.observed_work.of(finished.response_bytes);
-    if member.pace.is_known() {
-        let cost = per_load / member.pace.mean_log().exp();
-        pool.observed_work.observe(finished.response_bytes, cost);
+    let AtPick { load, others_work } = reservation.at_pick;
+    let work = reservation.work.requests();
+    let per_request = latency / load;
+    if let Some(size) = reservation.size
+        && member.pace.is_known()
+    {
+        let cost = per_request / member.pace.mean_log().exp();
+        pool.work.observe(size, cost, reservation.at_pick);
     }
-    if let Some(residual) = member.pace.observe(per_load / work, silence, tuning) {
-        pool.residuals.observe(residual);
+    let per_work = latency / (others_work + work);
+    let by_requests = member.pace.observe(per_request, silence, tuning);
+    let by_work = member.pace_of_work.observe(per_work, silence, tuning);
+    if let (Some(by_requests), Some(by_work)) = (by_requests, by_work) {
+        pool.books.observe(by_requests, by_work);
     }
     member.sampled_at = member.sampled_at.max(now);
 }

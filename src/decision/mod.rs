@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::estimate::Tuning;
+use crate::estimate::{AtPick, Basis, Tuning};
 use crate::host::SharedData;
 use crate::outcome::End;
 use crate::policy::{self, Candidate, Choice, Picked, Policy, Scored};
@@ -114,10 +114,12 @@ pub struct Reservation {
     pub upstream: UpstreamIndex,
     /// When.
     pub picked_at: Timestamp,
-    /// Requests in flight at the upstream at that moment, this one included.
-    load: u64,
+    /// What was outstanding at the upstream at that moment.
+    at_pick: AtPick,
     /// What is reserved there: the work that was expected of the request.
     work: Work,
+    /// The size that told that.
+    size: Option<f64>,
 }
 
 /// A pick that has been counted.
@@ -138,8 +140,6 @@ pub struct Route {
 pub struct Finished {
     /// How it ended.
     pub end: End,
-    /// Bytes of the response's body.
-    pub response_bytes: u64,
     /// For how long the upstream asked to be left alone.
     pub retry_after: Option<Duration>,
 }
@@ -227,7 +227,6 @@ impl Balancer {
             tuning.sample
         };
 
-        let work = Work::MEAN;
         let committed = ledger.update(shared, now, |view| {
             candidates.clear();
             candidates.extend(order.iter().take(shown).filter_map(|member| {
@@ -242,9 +241,10 @@ impl Balancer {
                     state: view.member(*member),
                 })
             }));
-            decide(&**policy, candidates, view, pool, work, now, rng)
+            decide(&**policy, candidates, view, demand, now, rng)
         })?;
-        let (picked, load) = committed.value.ok_or(PassThrough::NoPool)?;
+        let decided = committed.value.ok_or(PassThrough::NoPool)?;
+        let picked = decided.picked;
         let winner = candidates
             .get(picked.best.index)
             .ok_or(PassThrough::NoPool)?;
@@ -254,16 +254,22 @@ impl Balancer {
                 member: winner.member,
                 upstream: winner.upstream,
                 picked_at: now,
-                load,
-                work,
+                at_pick: AtPick {
+                    load: winner.in_flight as f64 + 1.0,
+                    others_work: winner.outstanding_work,
+                },
+                work: decided.work,
+                size: demand.size,
             },
             explanation: Explanation {
                 policy: name,
                 reason: picked.reason,
                 score: picked.best.score,
                 runner_up: picked.runner_up.and_then(second),
+                work: decided.work.requests(),
+                basis: decided.basis,
             },
-            in_flight: load,
+            in_flight: winner.in_flight + 1,
             retries: committed.retries,
         })
     }
@@ -349,33 +355,46 @@ impl Balancer {
     }
 }
 
+/// A pick as the transaction made it.
+struct Decided {
+    picked: Picked,
+    work: Work,
+    basis: Option<Basis>,
+}
+
 /// Asks the policy, counts the request and keeps what the policy changed.
 fn decide(
     policy: &dyn Policy,
     candidates: &mut [Candidate],
     view: &mut View<'_>,
-    pool: usize,
-    work: Work,
+    demand: &Demand,
     now: Timestamp,
     rng: &mut Rng,
-) -> Option<(Picked, u64)> {
-    let mut pool_state = view.pool(pool);
+) -> Option<Decided> {
+    let mut pool_state = view.pool(demand.pool);
+    let work = Work::of_requests(pool_state.work.of(demand.size));
+    let basis = policy.basis(&pool_state);
     let picked = policy.pick(&mut Choice {
         candidates,
         pool: &mut pool_state,
+        work: work.requests(),
         now,
         rng,
     })?;
     let winner = candidates.get(picked.best.index)?;
     view.reserve(winner.upstream, work);
     pool_state.used_at = now;
-    view.set_pool(pool, &pool_state);
+    view.set_pool(demand.pool, &pool_state);
     if policy.changes_candidates() {
         for candidate in candidates.iter() {
             view.set_member(candidate.member, &candidate.state);
         }
     }
-    Some((picked, winner.in_flight + 1))
+    Some(Decided {
+        picked,
+        work,
+        basis,
+    })
 }
 
 /// Brings `count` elements, drawn at random, to the front.

@@ -4,6 +4,7 @@
 //! the numbers are kept. Every estimate can say that it knows nothing yet,
 //! and none can be brought to a value that is not finite, whatever it is fed.
 
+pub mod basis;
 pub mod errors;
 pub mod pace;
 pub mod response_time;
@@ -12,10 +13,11 @@ pub mod sketch;
 mod tuning;
 pub mod work;
 
+pub use basis::{Basis, Books};
 pub use errors::ErrorRate;
 pub use pace::{Pace, ResidualVariance};
 pub use response_time::{PeakResponseTime, ResponseTime};
 pub use shrinkage::Prior;
 pub use sketch::Sketch;
 pub use tuning::Tuning;
-pub use work::ObservedWork;
+pub use work::{AtPick, WorkModel};

@@ -1,39 +1,63 @@
-//! Observed work: what a finished request turned out to cost, told by the
-//! bytes of its answer.
+//! Work: what a request will cost, told by its size before it runs.
 //!
-//! A long answer is not a slow server. Most of the noise in a pace sample is
-//! the request's own size, and the answer shows it: a language model's answer
-//! is about four bytes a token, an image's its pixels. The relation between
-//! bytes and cost is learned per pool by least squares over recent requests:
-//! `cost = a + b x bytes`, where cost is the latency over load and over the
-//! pace of the server that took it, so that slow servers and busy ones do not
-//! bend the line. Where size explains little, the slope shrinks to zero by
-//! itself and every request counts as one.
+//! A model answers a small picture in milliseconds and a large one in seconds.
+//! How cost follows size is learned per pool, with no knob, as a line: work is
+//! `1 + b (r - 1)`, where `r` is the size over the pool's mean size, so that the
+//! mean request is work 1 whatever sizes are measured in.
+//!
+//! The slope comes from an exponentially weighted least-squares fit. A request
+//! that is picked with `n` others outstanding takes about
+//! `pace x (n others' work + own work)`. Over the pace and over the load
+//! `n + 1` that is a cost whose expectation is
+//!
+//! ```text
+//! k + k b (r - 1) / (n + 1)
+//! ```
+//!
+//! plus what the others' work is known to differ from `n` by, which is taken off. So
+//! slow servers and busy ones do not bend the line, nor do the sizes of the
+//! others. What the sizes say is believed as far as the evidence goes: the slope
+//! shrinks by its F statistic, and where size explains nothing every request
+//! counts as one.
 
-/// An exponentially weighted least-squares line of cost over response bytes.
+/// A line of expected work over size.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct ObservedWork {
+pub struct WorkModel {
     samples: f32,
     mean_size: f32,
+    /// Of the regressor, the relative size beyond 1 over the load.
+    mean_excess: f32,
     mean_cost: f32,
-    size_variance: f32,
+    excess_variance: f32,
     cost_variance: f32,
     covariance: f32,
 }
 
-impl ObservedWork {
+/// What was known when a request was picked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AtPick {
+    /// Requests that were outstanding at the upstream, this one included.
+    pub load: f64,
+    /// The work that was expected of the others, in mean requests.
+    pub others_work: f64,
+}
+
+impl WorkModel {
     /// Numbers that make up the model.
-    pub const PARTS: usize = 6;
+    pub const PARTS: usize = 7;
     /// Memory, in samples.
-    const MEMORY: f64 = 500.0;
+    const MEMORY: f64 = 300.0;
     /// Before this many samples all requests count as one.
     const NEEDED: f64 = 20.0;
-    /// The work of one request, in units of the pool's mean request, stays
-    /// within this factor of it: the line is not trusted far beyond what
-    /// made it.
-    const WIDEST: f64 = 20.0;
-    /// A cost counts for no more than this many mean costs.
-    const HIGHEST_COST: f64 = 20.0;
+    /// Work is at least this many mean requests...
+    pub const LEAST: f64 = 0.02;
+    /// ...and at most so many: the line is not trusted far beyond what made it.
+    pub const MOST: f64 = 50.0;
+    /// A size, and a cost, count for no more than this many of their means: one
+    /// absurd value must not bend the line.
+    const WIDEST: f64 = 30.0;
+    /// Sizes beyond this are taken as this; their squares fit in the record.
+    const LARGEST: f64 = 1e15;
 
     /// The model from its parts; an empty one where they make no sense.
     #[must_use]
@@ -41,23 +65,30 @@ impl ObservedWork {
         let [
             samples,
             mean_size,
+            mean_excess,
             mean_cost,
-            size_variance,
+            excess_variance,
             cost_variance,
             covariance,
         ] = parts;
-        let sound = parts.iter().all(|part| part.is_finite())
-            && samples >= 0.0
-            && size_variance >= 0.0
-            && cost_variance >= 0.0;
-        if !sound {
-            return ObservedWork::default();
-        }
-        ObservedWork {
+        let not_negative = [
             samples,
             mean_size,
             mean_cost,
-            size_variance,
+            excess_variance,
+            cost_variance,
+        ];
+        let sound = parts.iter().all(|part| part.is_finite())
+            && not_negative.iter().all(|part| *part >= 0.0);
+        if !sound {
+            return WorkModel::default();
+        }
+        WorkModel {
+            samples,
+            mean_size,
+            mean_excess,
+            mean_cost,
+            excess_variance,
             cost_variance,
             covariance,
         }
@@ -69,34 +100,45 @@ impl ObservedWork {
         [
             self.samples,
             self.mean_size,
+            self.mean_excess,
             self.mean_cost,
-            self.size_variance,
+            self.excess_variance,
             self.cost_variance,
             self.covariance,
         ]
     }
 
-    /// The work of a request whose answer had `bytes`, in units of the pool's
-    /// mean request: positive, 1 where size says nothing.
+    /// The work to expect of a request of this size, in units of the pool's mean
+    /// request: [`WorkModel::LEAST`] to [`WorkModel::MOST`]; 1 where the size is
+    /// not known or says nothing.
     #[must_use]
-    pub fn of(&self, bytes: u64) -> f64 {
-        let slope = self.trusted_slope();
-        let mean_cost = f64::from(self.mean_cost);
-        if slope <= 0.0 || mean_cost <= 0.0 {
+    pub fn of(&self, size: Option<f64>) -> f64 {
+        let Some(relative) = size.and_then(|size| self.relative(size)) else {
             return 1.0;
-        }
-        let work = 1.0 + slope * (bytes as f64 - f64::from(self.mean_size)) / mean_cost;
-        work.clamp(1.0 / Self::WIDEST, Self::WIDEST)
+        };
+        let work = 1.0 + self.slope() * (relative - 1.0);
+        work.clamp(Self::LEAST, Self::MOST)
     }
 
-    /// The slope, shrunk by how likely it is to be chance: the F statistic of
-    /// the regression, `F = r^2 (n - 2) / (1 - r^2)`, gives the factor
-    /// `max(0, 1 - 1 / F)` (the positive-part James-Stein estimator for one
-    /// coefficient).
-    fn trusted_slope(&self) -> f64 {
+    /// The size over the mean size, if both are known.
+    fn relative(&self, size: f64) -> Option<f64> {
+        let size = valid(size)?;
+        let mean = f64::from(self.mean_size);
+        (mean > 0.0).then(|| size / mean)
+    }
+
+    /// The part of a mean request's work that grows with its size, 0 to 1,
+    /// as far as the evidence goes.
+    ///
+    /// The fitted slope is shrunk by how likely it is to be chance: the F
+    /// statistic of the regression, `F = r^2 (n - 2) / (1 - r^2)`, gives the
+    /// factor `max(0, 1 - 1 / F)` (the positive-part James-Stein estimator for
+    /// one coefficient).
+    #[must_use]
+    pub fn slope(&self) -> f64 {
         let samples = f64::from(self.samples);
-        let size_variance = f64::from(self.size_variance);
-        let product = size_variance * f64::from(self.cost_variance);
+        let excess_variance = f64::from(self.excess_variance);
+        let product = excess_variance * f64::from(self.cost_variance);
         if samples < Self::NEEDED || product <= 0.0 {
             return 0.0;
         }
@@ -104,38 +146,72 @@ impl ObservedWork {
         let explained = (covariance * covariance / product).min(0.9999);
         let f = explained * (samples - 2.0) / (1.0 - explained);
         let trust = if f > 1.0 { 1.0 - 1.0 / f } else { 0.0 };
-        trust * covariance / size_variance
+        let slope = covariance / excess_variance;
+        // The line's value at excess 0 is the cost of a mean request.
+        let mean_cost = f64::from(self.mean_cost) - slope * f64::from(self.mean_excess);
+        let relative = trust * slope / mean_cost;
+        if relative.is_finite() {
+            relative.clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
     }
 
-    /// Takes in a finished request: `bytes` of answer and its `cost`, the
-    /// latency in seconds over the load at pick and over the pace of the
-    /// upstream.
-    pub fn observe(&mut self, bytes: u64, cost: f64) {
-        if !cost.is_finite() || cost <= 0.0 {
+    /// Takes in a finished request of this `size`: its `cost` is its latency in
+    /// seconds over the load at its pick and over the pace of the upstream.
+    pub fn observe(&mut self, size: f64, cost: f64, at_pick: AtPick) {
+        let Some(size) = valid(size) else {
+            return;
+        };
+        if !(cost.is_finite() && cost > 0.0 && at_pick.load >= 1.0) {
             return;
         }
+        let samples = (f64::from(self.samples) + 1.0).min(Self::MEMORY);
+        let weight = 1.0 / samples;
         let mean_cost = f64::from(self.mean_cost);
-        let cost = if mean_cost > 0.0 {
-            cost.min(mean_cost * Self::HIGHEST_COST)
+        let mean_size = f64::from(self.mean_size);
+        let (size, cost) = if samples > 1.0 {
+            (
+                size.min(mean_size.max(f64::MIN_POSITIVE) * Self::WIDEST),
+                cost.min(mean_cost.max(f64::MIN_POSITIVE) * Self::WIDEST),
+            )
+        } else {
+            (size, cost)
+        };
+        let mean_size = mean_size + weight * (size - mean_size);
+        let relative = if mean_size > 0.0 {
+            size / mean_size
+        } else {
+            1.0
+        };
+        let excess = (relative - 1.0) / at_pick.load;
+        let others = at_pick.load - 1.0;
+        let known = mean_cost * (at_pick.others_work - others) / at_pick.load;
+        let own_cost = if known.is_finite() {
+            cost - known
         } else {
             cost
         };
-        let samples = (f64::from(self.samples) + 1.0).min(Self::MEMORY);
-        let weight = 1.0 / samples;
-        let size_gap = bytes as f64 - f64::from(self.mean_size);
-        let cost_gap = cost - mean_cost;
+
+        let excess_gap = excess - f64::from(self.mean_excess);
+        let cost_gap = own_cost - mean_cost;
         let blend =
             |old: f32, product: f64| ((1.0 - weight) * (f64::from(old) + weight * product)) as f32;
-        let next = [
+        *self = WorkModel::from_parts([
             samples as f32,
-            (f64::from(self.mean_size) + weight * size_gap) as f32,
+            mean_size as f32,
+            (f64::from(self.mean_excess) + weight * excess_gap) as f32,
             (mean_cost + weight * cost_gap) as f32,
-            blend(self.size_variance, size_gap * size_gap),
+            blend(self.excess_variance, excess_gap * excess_gap),
             blend(self.cost_variance, cost_gap * cost_gap),
-            blend(self.covariance, size_gap * cost_gap),
-        ];
-        *self = ObservedWork::from_parts(next);
+            blend(self.covariance, excess_gap * cost_gap),
+        ]);
     }
+}
+
+/// A size that can be one, within what is reckoned with.
+fn valid(size: f64) -> Option<f64> {
+    (size >= 0.0).then(|| size.min(WorkModel::LARGEST))
 }
 
 #[cfg(test)]
@@ -144,77 +220,164 @@ mod tests {
     use crate::random::Rng;
     use proptest::prelude::*;
 
-    fn learn(rounds: usize, mut cost: impl FnMut(f64, &mut Rng) -> f64) -> ObservedWork {
-        let (mut model, mut rng) = (ObservedWork::default(), Rng::new(11));
-        for _ in 0..rounds {
-            let bytes = rng.below(2_000) as f64;
-            let cost = cost(bytes, &mut rng);
-            model.observe(bytes as u64, cost);
+    /// A request's cost on a server that works at its line of requests in
+    /// turn, where the work of each is `work(size)` times a noise with mean 1.
+    fn feed(
+        model: &mut WorkModel,
+        rng: &mut Rng,
+        samples: usize,
+        noise: f64,
+        mut size: impl FnMut(&mut Rng) -> f64,
+        work: impl Fn(f64) -> f64,
+    ) {
+        for _ in 0..samples {
+            let others = rng.below(6);
+            let (mut total, mut others_work) = (0.0, 0.0);
+            let mut own = 0.0;
+            for _ in 0..=others {
+                own = size(rng);
+                others_work += model.of(Some(own));
+                total += work(own) * (1.0 + noise * (2.0 * rng.unit() - 1.0));
+            }
+            others_work -= model.of(Some(own));
+            let load = others as f64 + 1.0;
+            model.observe(own, total / load, AtPick { load, others_work });
         }
+    }
+
+    fn uniform(rng: &mut Rng) -> f64 {
+        2_000.0 * rng.unit()
+    }
+
+    fn learned(samples: usize, noise: f64, work: impl Fn(f64) -> f64) -> WorkModel {
+        let (mut model, mut rng) = (WorkModel::default(), Rng::new(11));
+        feed(&mut model, &mut rng, samples, noise, uniform, work);
         model
     }
 
     #[test]
-    fn finds_a_known_line() {
-        // Mean size 1000, so mean cost 3: work is (1 + 0.002 x bytes) / 3.
-        let model = learn(3_000, |bytes, _| 1.0 + 0.002 * bytes);
-        for bytes in [0u64, 500, 1_000, 1_999] {
-            let expected = (1.0 + 0.002 * bytes as f64) / 3.0;
-            assert!(
-                (model.of(bytes) - expected).abs() < 0.05,
-                "{bytes}: {}",
-                model.of(bytes)
+    fn finds_a_known_line_whatever_is_queued_before_and_whatever_the_unit() {
+        // Mean size 1000, so mean work 3: (1 + 0.002 x size) / 3.
+        for unit in [1e-3, 1.0, 1e9] {
+            let (mut model, mut rng) = (WorkModel::default(), Rng::new(11));
+            feed(
+                &mut model,
+                &mut rng,
+                3_000,
+                0.5,
+                |rng| unit * uniform(rng),
+                |size| 1.0 + 0.002 * size / unit,
             );
+            for size in [0.0, 500.0, 1_000.0, 1_999.0] {
+                let (found, expected) = (model.of(Some(unit * size)), (1.0 + 0.002 * size) / 3.0);
+                assert!((found - expected).abs() < 0.1, "{unit} {size}: {found}");
+            }
         }
     }
 
     #[test]
-    fn finds_the_line_through_noise() {
-        let model = learn(3_000, |bytes, rng| {
-            (1.0 + 0.002 * bytes) * (0.5 + rng.unit())
-        });
-        assert!(
-            (model.of(1_800) - 4.6 / 3.0).abs() < 0.2,
-            "{}",
-            model.of(1_800)
-        );
+    fn counts_every_request_as_one_where_size_says_nothing_or_too_little_is_known() {
+        let model = learned(3_000, 0.9, |_| 1.0);
+        for size in [0.0, 500.0, 2_000.0] {
+            let work = model.of(Some(size));
+            assert!((work - 1.0).abs() < 0.05, "{work}");
+        }
+        assert_eq!(learned(15, 0.0, |size| size).of(Some(0.0)), 1.0);
+        assert_eq!(learned(3_000, 0.0, |size| size).of(None), 1.0);
     }
 
     #[test]
-    fn counts_every_request_as_one_where_size_says_nothing() {
-        let model = learn(3_000, |_, rng| 0.5 + rng.unit());
-        for bytes in [0, 500, 2_000] {
-            assert!((model.of(bytes) - 1.0).abs() < 0.05, "{}", model.of(bytes));
-        }
+    fn work_that_falls_with_size_counts_as_one() {
         assert_eq!(
-            learn(10, |bytes, _| 1.0 + bytes).of(0),
-            1.0,
-            "too few samples"
+            learned(3_000, 0.1, |size| 2_100.0 - size).of(Some(5.0)),
+            1.0
         );
     }
 
     #[test]
-    fn follows_a_change() {
-        let (mut model, mut rng) = (learn(3_000, |bytes, _| 1.0 + 0.002 * bytes), Rng::new(5));
-        for _ in 0..3_000 {
-            model.observe(rng.below(2_000) as u64, 1.0 + 0.1 * rng.unit());
+    fn follows_a_drift_and_a_change_of_kind() {
+        let mut rng = Rng::new(5);
+        let mut model = learned(3_000, 0.3, |size| size);
+        assert!(model.slope() > 0.9, "{model:?}");
+        feed(&mut model, &mut rng, 2_000, 0.3, uniform, |_| 1_000.0);
+        assert!(model.slope() < 0.05, "{model:?}");
+        for step in 0..20 {
+            let part = f64::from(step) / 19.0;
+            let work = |size: f64| 1_000.0 * (1.0 - part) + part * size;
+            feed(&mut model, &mut rng, 200, 0.3, uniform, work);
         }
-        assert!((model.of(2_000) - 1.0).abs() < 0.1, "{}", model.of(2_000));
+        assert!(model.slope() > 0.85, "{model:?}");
+        // From bytes to pixels.
+        let small = |rng: &mut Rng| 0.04 * rng.unit();
+        feed(&mut model, &mut rng, 5_000, 0.3, small, |size| 50_000.0 * size);
+        assert!(model.slope() > 0.85, "{model:?}");
+        feed(&mut model, &mut rng, 1_000, 0.3, uniform, |size| size);
+        assert!(model.slope() > 0.85, "{model:?}");
+    }
+
+    #[test]
+    fn absurd_sizes_and_costs_do_not_bend_the_line_for_long() {
+        let known = learned(3_000, 0.3, |size| 500.0 + size);
+        let at_pick = AtPick {
+            load: 1.0,
+            others_work: 0.0,
+        };
+        for (size, cost) in [(1e300, 1.0), (f64::INFINITY, 1.0), (100.0, 1e300)] {
+            let mut model = known;
+            model.observe(size, cost, at_pick);
+            feed(&mut model, &mut Rng::new(2), 1_500, 0.3, uniform, |size| {
+                500.0 + size
+            });
+            let (slope, expected) = (model.slope(), known.slope());
+            assert!((slope - expected).abs() < 0.1, "{slope} {expected}");
+        }
+        for (size, cost) in [
+            (f64::NAN, 1.0),
+            (-1.0, 1.0),
+            (1.0, f64::NAN),
+            (1.0, f64::INFINITY),
+            (1.0, -1.0),
+        ] {
+            let mut model = known;
+            model.observe(size, cost, at_pick);
+            assert_eq!(model, known, "{size} {cost}");
+        }
+    }
+
+    #[test]
+    fn heavy_tailed_sizes_give_their_line() {
+        // Lognormal with a sigma of 1.4, by the sum of twelve uniforms.
+        let size = |rng: &mut Rng| {
+            let normal = (0..12).map(|_| rng.unit()).sum::<f64>() - 6.0;
+            1e5 * (1.4 * normal).exp()
+        };
+        let (mut model, mut rng) = (WorkModel::default(), Rng::new(3));
+        feed(&mut model, &mut rng, 5_000, 0.5, size, |size| size / 2.7e5);
+        assert!(model.slope() > 0.8, "{model:?}");
     }
 
     proptest! {
         #[test]
         fn work_is_positive_and_bounded_whatever_it_is_fed(
-            feed in proptest::collection::vec((any::<u64>(), any::<f64>()), 1..60),
-            bytes in any::<u64>(),
+            feed in proptest::collection::vec(
+                (any::<f64>(), any::<f64>(), any::<f64>(), any::<f64>()), 1..60),
+            size in any::<f64>(),
         ) {
-            let mut model = ObservedWork::default();
-            for (bytes, cost) in feed {
-                model.observe(bytes, cost);
-                let work = model.of(bytes);
-                prop_assert!((0.05..=20.0).contains(&work));
+            let mut model = WorkModel::default();
+            let sound = WorkModel::LEAST..=WorkModel::MOST;
+            for (size, cost, load, others_work) in feed {
+                model.observe(size, cost, AtPick { load, others_work });
+                prop_assert!(sound.contains(&model.of(Some(size))));
+                prop_assert_eq!(WorkModel::from_parts(model.parts()), model);
             }
-            prop_assert!((0.05..=20.0).contains(&model.of(bytes)));
+            prop_assert!(sound.contains(&model.of(Some(size))));
+            prop_assert_eq!(model.of(None), 1.0);
+        }
+
+        #[test]
+        fn any_parts_give_sound_work(parts in any::<[f32; WorkModel::PARTS]>(), size in any::<f64>()) {
+            let work = WorkModel::from_parts(parts).of(Some(size));
+            prop_assert!((WorkModel::LEAST..=WorkModel::MOST).contains(&work));
         }
     }
 }

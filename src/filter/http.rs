@@ -74,7 +74,7 @@ impl HttpContext for Http {
     }
 
     fn on_http_response_body(&mut self, bytes: usize, end_of_stream: bool) -> Action {
-        self.with_worker(|exchange, _| exchange.on_response_body(bytes, end_of_stream));
+        self.with_worker(|exchange, _| exchange.on_response_body(end_of_stream));
         Action::Continue
     }
 

@@ -15,7 +15,7 @@ mod shortest_expected_delay;
 mod weighted_round_robin;
 
 use crate::config::PolicyConfig;
-use crate::estimate::Tuning;
+use crate::estimate::{Basis, Tuning};
 use crate::pool::{MemberIndex, UpstreamIndex};
 use crate::random::Rng;
 use crate::state::{MemberState, PoolState};
@@ -65,6 +65,9 @@ pub struct Choice<'a> {
     /// The pool's shared state. A policy may change it; the change is kept if
     /// the pick is.
     pub pool: &'a mut PoolState,
+    /// The work expected of the request, in mean requests of the pool;
+    /// positive.
+    pub work: f64,
     /// The present.
     pub now: Timestamp,
     /// Where ties and samples are drawn from.
@@ -130,6 +133,11 @@ pub trait Policy {
         false
     }
 
+    /// What the policy measures load in, where that is the pool's to learn.
+    fn basis(&self, _pool: &PoolState) -> Option<Basis> {
+        None
+    }
+
     /// Whether a pick changes the state of candidates.
     fn changes_candidates(&self) -> bool {
         false
@@ -170,9 +178,11 @@ pub fn from_config(config: &PolicyConfig, tuning: Tuning) -> Box<dyn Policy> {
         PolicyConfig::ShortestExpectedDelay {
             externality,
             exploration,
+            basis,
         } => Box::new(shortest_expected_delay::ShortestExpectedDelay {
             externality,
             exploration,
+            basis,
             tuning,
         }),
     }
@@ -262,6 +272,7 @@ mod test_support {
             .pick(&mut Choice {
                 candidates,
                 pool,
+                work: 1.0,
                 now: NOW,
                 rng,
             })
@@ -323,6 +334,7 @@ mod tests {
             let nobody = policy.pick(&mut Choice {
                 candidates: &mut [],
                 pool: &mut pool,
+                work: 1.0,
                 now: NOW,
                 rng: &mut rng,
             });

@@ -22,7 +22,8 @@
 //! would see that it has recovered. O(n).
 
 use super::{Candidate, Choice, Picked, Policy, Reason, Scored, lowest};
-use crate::estimate::{Prior, Tuning};
+use crate::estimate::{Basis, Pace, Prior, Tuning};
+use crate::state::PoolState;
 
 /// The least delay that this request must expect.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) struct ShortestExpectedDelay {
     /// The probability with which a pick explores, if there is anything to
     /// explore.
     pub(super) exploration: f64,
+    /// What load is measured in; `None` is what the pool has learned.
+    pub(super) basis: Option<Basis>,
     /// How estimates age, how failures count, and what silence is.
     pub(super) tuning: Tuning,
 }
@@ -45,9 +48,11 @@ impl Policy for ShortestExpectedDelay {
             });
         }
         let now = choice.now;
-        let residual_variance = choice.pool.residuals.get();
+        let basis = self.basis_of(choice.pool);
+        let work = choice.work;
+        let residual_variance = choice.pool.books.variance(basis);
         let mean_log = |candidate: &Candidate| {
-            let pace = candidate.state.pace;
+            let pace = pace(candidate, basis);
             let variance =
                 residual_variance * pace.uncertainty(candidate.silence(now), &self.tuning);
             (pace.mean_log(), variance)
@@ -56,7 +61,11 @@ impl Policy for ShortestExpectedDelay {
         let prior = Prior::from_means(candidates.iter().map(mean_log));
         let common = prior.mean();
         let common_pace = common.exp();
-        let total: f64 = candidates.iter().map(Candidate::load).sum();
+        let load = |candidate: &Candidate| match basis {
+            Basis::Requests => candidate.load(),
+            Basis::Work => candidate.outstanding_work + work,
+        };
+        let total: f64 = candidates.iter().map(load).sum();
         let per_load = self.externality * candidates.len() as f64 / total;
         let scores = candidates.iter().enumerate().map(|(index, candidate)| {
             let (mean, variance) = mean_log(candidate);
@@ -67,7 +76,7 @@ impl Policy for ShortestExpectedDelay {
             } else {
                 shrunk.exp()
             };
-            let load = candidate.load();
+            let load = load(candidate);
             let delay =
                 pace * load * (1.0 + per_load * load) * candidate.penalty(now, &self.tuning);
             Scored {
@@ -77,12 +86,30 @@ impl Policy for ShortestExpectedDelay {
         });
         lowest(scores, choice.rng)
     }
+
+    fn basis(&self, pool: &PoolState) -> Option<Basis> {
+        Some(self.basis_of(pool))
+    }
+}
+
+/// Seconds per unit of load in that basis.
+fn pace(candidate: &Candidate, basis: Basis) -> Pace {
+    match basis {
+        Basis::Requests => candidate.state.pace,
+        Basis::Work => candidate.state.pace_of_work,
+    }
 }
 
 impl ShortestExpectedDelay {
+    /// What load is measured in: as configured, or else as the pool has learned.
+    fn basis_of(&self, pool: &PoolState) -> Basis {
+        self.basis.unwrap_or(pool.books.basis())
+    }
+
     /// The idle upstream that has been silent longest, once in a while.
     fn explore(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        if choice.rng.unit() >= self.exploration {
+        // What costs more than most is not what to try a slow upstream with.
+        if choice.rng.unit() >= self.exploration || choice.work > 1.0 {
             return None;
         }
         let now = choice.now;
@@ -105,12 +132,12 @@ mod tests {
     use super::super::test_support::*;
     use super::*;
     use crate::random::Rng;
-    use crate::state::PoolState;
     use crate::time::Timestamp;
 
     const POLICY: ShortestExpectedDelay = ShortestExpectedDelay {
         externality: 0.1,
         exploration: 0.0,
+        basis: None,
         tuning: Tuning::DEFAULT,
     };
 

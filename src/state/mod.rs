@@ -25,4 +25,4 @@ pub use transaction::{Committed, StateError};
 
 /// Version of the record's layout and meaning. It is part of the record's key,
 /// so that a worker never reads what another version wrote.
-pub const SCHEMA_VERSION: u16 = 2;
+pub const SCHEMA_VERSION: u16 = 3;

@@ -1,7 +1,7 @@
 //! The meaning of a row: what is kept of a member and of a pool.
 
 use crate::estimate::{
-    ErrorRate, ObservedWork, Pace, PeakResponseTime, ResidualVariance, ResponseTime,
+    Basis, Books, ErrorRate, Pace, PeakResponseTime, ResidualVariance, ResponseTime, WorkModel,
 };
 use crate::time::Timestamp;
 
@@ -11,8 +11,10 @@ use crate::time::Timestamp;
 /// configuration that keeps them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MemberState {
-    /// Seconds per unit of work and load.
+    /// Seconds per request outstanding.
     pub pace: Pace,
+    /// Seconds per unit of work outstanding.
+    pub pace_of_work: Pace,
     /// Mean response time.
     pub response_time: ResponseTime,
     /// Peak-sensitive response time.
@@ -30,7 +32,7 @@ pub struct MemberState {
 
 impl MemberState {
     /// Bytes of an encoded row.
-    pub const SIZE: usize = 48;
+    pub const SIZE: usize = 56;
 
     /// A member first heard of at `now`.
     #[must_use]
@@ -45,10 +47,13 @@ impl MemberState {
     #[must_use]
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let (mean_log, uncertainty) = self.pace.parts();
+        let (work_mean_log, work_uncertainty) = self.pace_of_work.parts();
         let (error_rate, back_off_until) = self.errors.parts();
         let mut row = Writer::new();
         row.put(mean_log.to_le_bytes());
         row.put(uncertainty.to_le_bytes());
+        row.put(work_mean_log.to_le_bytes());
+        row.put(work_uncertainty.to_le_bytes());
         row.put(self.response_time.seconds().to_le_bytes());
         row.put(self.peak.seconds().to_le_bytes());
         row.put(error_rate.to_le_bytes());
@@ -69,6 +74,8 @@ impl MemberState {
         let &[
             mean_log,
             uncertainty,
+            work_mean_log,
+            work_uncertainty,
             response_time,
             peak,
             error_rate,
@@ -87,6 +94,10 @@ impl MemberState {
             pace: Pace::from_parts(
                 f32::from_le_bytes(mean_log),
                 f32::from_le_bytes(uncertainty),
+            ),
+            pace_of_work: Pace::from_parts(
+                f32::from_le_bytes(work_mean_log),
+                f32::from_le_bytes(work_uncertainty),
             ),
             response_time: ResponseTime::from_seconds(f32::from_le_bytes(response_time)),
             peak: PeakResponseTime::from_seconds(f32::from_le_bytes(peak)),
@@ -145,17 +156,17 @@ fn timestamp(low: [u8; 4], high: [u8; 4]) -> Timestamp {
 pub struct PoolState {
     /// Whose turn it is in round robin, counted up for ever.
     pub cursor: u32,
-    /// How noisy a pace sample is.
-    pub residuals: ResidualVariance,
-    /// How the cost of a request follows the bytes of its answer.
-    pub observed_work: ObservedWork,
+    /// How well requests and work predict latency, and which is in use.
+    pub books: Books,
+    /// How the work of a request follows its size.
+    pub work: WorkModel,
     /// When the pool was last used.
     pub used_at: Timestamp,
 }
 
 impl PoolState {
     /// Bytes of an encoded row.
-    pub const SIZE: usize = 44;
+    pub const SIZE: usize = 60;
 
     /// A pool first heard of at `now`.
     #[must_use]
@@ -169,12 +180,15 @@ impl PoolState {
     /// The row as bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; Self::SIZE] {
-        let (variance, samples) = self.residuals.parts();
         let mut row = Writer::new();
         row.put(self.cursor.to_le_bytes());
-        row.put(variance.to_le_bytes());
-        row.put(samples.to_le_bytes());
-        for part in self.observed_work.parts() {
+        row.put(u32::from(self.books.basis() == Basis::Work).to_le_bytes());
+        for residuals in [self.books.requests, self.books.work] {
+            let (variance, samples) = residuals.parts();
+            row.put(variance.to_le_bytes());
+            row.put(samples.to_le_bytes());
+        }
+        for part in self.work.parts() {
             row.put(part.to_le_bytes());
         }
         row.put(self.used_at.as_nanos().to_le_bytes());
@@ -187,8 +201,11 @@ impl PoolState {
         let (words, _) = bytes.as_chunks();
         let &[
             cursor,
+            basis,
             variance,
             samples,
+            work_variance,
+            work_samples,
             ref parts @ ..,
             used_low,
             used_high,
@@ -196,17 +213,25 @@ impl PoolState {
         else {
             return PoolState::default();
         };
-        let mut work = [0.0; ObservedWork::PARTS];
+        let residuals = |variance, samples| {
+            ResidualVariance::from_parts(f32::from_le_bytes(variance), f32::from_le_bytes(samples))
+        };
+        let basis = match u32::from_le_bytes(basis) {
+            1 => Basis::Work,
+            _ => Basis::Requests,
+        };
+        let mut work = [0.0; WorkModel::PARTS];
         for (part, word) in work.iter_mut().zip(parts) {
             *part = f32::from_le_bytes(*word);
         }
         PoolState {
             cursor: u32::from_le_bytes(cursor),
-            residuals: ResidualVariance::from_parts(
-                f32::from_le_bytes(variance),
-                f32::from_le_bytes(samples),
+            books: Books::from_parts(
+                residuals(variance, samples),
+                residuals(work_variance, work_samples),
+                basis,
             ),
-            observed_work: ObservedWork::from_parts(work),
+            work: WorkModel::from_parts(work),
             used_at: timestamp(used_low, used_high),
         }
     }
@@ -243,6 +268,7 @@ impl<const N: usize> Writer<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::estimate::AtPick;
     use crate::estimate::Tuning;
     use proptest::prelude::*;
     use std::time::Duration;
@@ -252,6 +278,7 @@ mod tests {
         let now = Timestamp::from_nanos(123_456_789_012);
         let mut member = MemberState::new(now);
         member.pace.observe(0.25, 0.0, &Tuning::DEFAULT);
+        member.pace_of_work.observe(0.5, 0.0, &Tuning::DEFAULT);
         member.response_time.observe(0.5, 0.0, 10.0);
         member.peak.observe(0.75, 0.0, 10.0);
         member
@@ -267,8 +294,12 @@ mod tests {
 
         let mut pool = PoolState::new(now);
         pool.cursor = u32::MAX;
-        pool.residuals.observe(1.5);
-        pool.observed_work.observe(100, 2.0);
+        pool.books.observe(1.5, 1.0);
+        let at_pick = AtPick {
+            load: 2.0,
+            others_work: 1.5,
+        };
+        pool.work.observe(100.0, 2.0, at_pick);
         assert_eq!(PoolState::decode(&pool.encode()), pool);
         assert_eq!(
             PoolState::decode(&PoolState::default().encode()),
@@ -289,8 +320,11 @@ mod tests {
             prop_assert!(member.peak.get(1.0, 10.0).is_none_or(f64::is_finite));
             prop_assert!((1.0..101.0).contains(&member.errors.penalty(now, 1.0, &Tuning::DEFAULT)));
             let pool = PoolState::decode(&pool);
-            prop_assert!(pool.residuals.get().is_finite());
-            prop_assert!((0.05..=20.0).contains(&pool.observed_work.of(500)));
+            for basis in [Basis::Requests, Basis::Work] {
+                prop_assert!(pool.books.variance(basis).is_finite());
+            }
+            let work = pool.work.of(Some(500.0));
+            prop_assert!((WorkModel::LEAST..=WorkModel::MOST).contains(&work));
         }
 
         #[test]

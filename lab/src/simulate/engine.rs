@@ -402,9 +402,7 @@ impl<'a> Engine<'a> {
             EventKind::Tokens(_) | EventKind::Preempted => {}
             EventKind::Done => {
                 if let Some(&State::At { since, .. }) = self.states.get(id) {
-                    let call = self.setup.calls.get(id);
-                    let bytes = call.map_or(0, Call::response_bytes);
-                    self.end(id, Some((server, since)), &answered(200, bytes));
+                    self.end(id, Some((server, since)), &answered(200));
                 }
             }
             EventKind::Lost(_) => {
@@ -485,14 +483,12 @@ impl<'a> Engine<'a> {
 fn bare(end: End) -> Finished {
     Finished {
         end,
-        response_bytes: 0,
         retry_after: None,
     }
 }
 
-fn answered(status: u16, response_bytes: u64) -> Finished {
+fn answered(status: u16) -> Finished {
     Finished {
-        response_bytes,
         ..bare(End {
             status: Some(status),
             attempts: 1,
@@ -516,16 +512,16 @@ fn reset() -> Finished {
 /// What a gateway sees of a refusal, as `lab serve` gives it.
 fn refused(refusal: &Refusal) -> Finished {
     match refusal {
-        Refusal::QueueFull { .. } | Refusal::Loading => answered(503, 0),
-        Refusal::TooLong { .. } => answered(400, 0),
-        Refusal::RandomError => answered(500, 0),
+        Refusal::QueueFull { .. } | Refusal::Loading => answered(503),
+        Refusal::TooLong { .. } => answered(400),
+        Refusal::RandomError => answered(500),
         Refusal::Dropping => reset(),
         Refusal::Failing {
             status,
             retry_after_seconds,
         } => Finished {
             retry_after: retry_after_seconds.map(|seconds| Duration::from_secs(u64::from(seconds))),
-            ..answered(*status, 0)
+            ..answered(*status)
         },
     }
 }

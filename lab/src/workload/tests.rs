@@ -377,7 +377,10 @@ fn sizes_correlate_with_service_times_as_they_are_told_to() {
             let joint = mean(&|it| (it.0 - size) * (it.1 - time));
             let spread = mean(&|it| (it.0 - size).powi(2)) * mean(&|it| (it.1 - time).powi(2));
             let found = joint / spread.sqrt();
-            assert!((found - wanted).abs() < tolerance, "{cv}: {found} for {wanted}");
+            assert!(
+                (found - wanted).abs() < tolerance,
+                "{cv}: {found} for {wanted}"
+            );
             assert!((size / 250_000.0 - 1.0).abs() < 0.05, "{size}");
             // What requests show leaves alone what they are.
             let bare = Workload::of_service(times).requests(200_000, Some(1.0), 3);

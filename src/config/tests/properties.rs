@@ -5,6 +5,7 @@ use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::estimate::Basis;
 
 /// JSON that often resembles a configuration, for only such JSON gets far.
 fn any_json() -> impl Strategy<Value = Value> {
@@ -67,6 +68,11 @@ fn real(sixteenths: core::ops::Range<u32>) -> impl Strategy<Value = f64> {
 }
 
 fn policy() -> impl Strategy<Value = (Value, PolicyConfig)> {
+    let bases = prop_oneof![
+        Just(("learned", None)),
+        Just(("requests", Some(Basis::Requests))),
+        Just(("work", Some(Basis::Work))),
+    ];
     prop_oneof![
         Just((json!("round_robin"), PolicyConfig::RoundRobin)),
         Just((
@@ -115,15 +121,17 @@ fn policy() -> impl Strategy<Value = (Value, PolicyConfig)> {
                     (json, policy)
                 }
             ),
-        (real(0..17), real(0..4)).prop_map(|(externality, exploration)| {
+        (real(0..17), real(0..4), bases).prop_map(|(externality, exploration, (basis, given))| {
             let json = json!({
                 "name": "shortest_expected_delay",
                 "externality": externality,
                 "exploration": exploration,
+                "basis": basis,
             });
             let policy = PolicyConfig::ShortestExpectedDelay {
                 externality,
                 exploration,
+                basis: given,
             };
             (json, policy)
         }),
