@@ -6,6 +6,7 @@
 //! not counted, and nothing else changes.
 
 use crate::decision::{PassThrough, Released};
+use crate::estimate::Basis;
 use crate::host::{Host, MetricId, MetricKind};
 use crate::outcome::Outcome;
 use crate::pool::{MemberIndex, Topology, UpstreamIndex};
@@ -17,6 +18,7 @@ use crate::state::{StateError, transaction};
 pub struct Metrics {
     members: Vec<MemberMetrics>,
     in_flight: Vec<Metric>,
+    weighs: Vec<Metric>,
     pass_throughs: Vec<Metric>,
     /// For each pool, by reason.
     sizes_unknown: Vec<Vec<Metric>>,
@@ -66,6 +68,10 @@ impl Metrics {
             let name = format!("paceline_in_flight;upstream={}", label(&upstream.cluster));
             Metric::new(MetricKind::Gauge, name)
         };
+        let weighs = |pool: &crate::pool::Pool| {
+            let name = format!("paceline_weighs;pool={}", label(&pool.name));
+            Metric::new(MetricKind::Gauge, name)
+        };
         let pass_through = |reason: &PassThrough| {
             let name = format!("paceline_pass_through_total;reason={}", reason.label());
             Metric::new(MetricKind::Counter, name)
@@ -85,6 +91,7 @@ impl Metrics {
         let mut metrics = Metrics {
             members: topology.members.iter().map(member_metrics).collect(),
             in_flight: topology.upstreams.iter().map(in_flight).collect(),
+            weighs: topology.pools.iter().map(weighs).collect(),
             pass_throughs: PassThrough::ALL.iter().map(pass_through).collect(),
             sizes_unknown: topology.pools.iter().map(size_unknown).collect(),
             models_unknown: by_reason("paceline_model_unknown_total", ""),
@@ -135,6 +142,13 @@ impl Metrics {
     pub fn in_flight(&mut self, host: &mut impl Host, upstream: UpstreamIndex, requests: u64) {
         if let Some(metric) = self.in_flight.get_mut(upstream) {
             metric.record(host, requests);
+        }
+    }
+
+    /// The pool with this number measures load in this.
+    pub fn basis(&mut self, host: &mut impl Host, pool: usize, basis: Basis) {
+        if let Some(metric) = self.weighs.get_mut(pool) {
+            metric.record(host, u64::from(basis == Basis::Work));
         }
     }
 

@@ -134,6 +134,9 @@ impl Worker {
 
     fn renew(&mut self, host: &mut impl Host, now: Timestamp) {
         self.renewed_at = now;
+        for (pool, basis) in self.balancer.changed_bases() {
+            self.metrics.basis(host, pool, basis);
+        }
         match self.balancer.renew(host, now) {
             Ok(in_flight) => {
                 for (upstream, requests) in in_flight.into_iter().enumerate() {

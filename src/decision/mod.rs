@@ -35,6 +35,9 @@ pub struct Balancer {
     /// The members of each pool, in the random order that samples leave.
     order: Vec<MemberIndex>,
     candidates: Vec<Candidate>,
+    /// What each pool measured load in at this worker's last pick, and whether
+    /// that was told.
+    bases: Vec<(Option<Basis>, bool)>,
     tuning: Tuning,
 }
 
@@ -176,6 +179,7 @@ impl Balancer {
             names: config.pools.iter().map(|p| p.policy.name()).collect(),
             order: (0..topology.members.len()).collect(),
             candidates: Vec::new(),
+            bases: vec![(None, true); config.pools.len()],
             tuning,
             ledger: Ledger::new(topology, key, owner, config.lease),
             rng,
@@ -207,6 +211,7 @@ impl Balancer {
             rng,
             order,
             candidates,
+            bases,
             tuning,
         } = self;
         let topology = Rc::clone(ledger.topology());
@@ -245,6 +250,11 @@ impl Balancer {
         })?;
         let decided = committed.value.ok_or(PassThrough::NoPool)?;
         let picked = decided.picked;
+        if let Some(last) = bases.get_mut(pool)
+            && last.0 != decided.basis
+        {
+            *last = (decided.basis, false);
+        }
         let winner = candidates
             .get(picked.best.index)
             .ok_or(PassThrough::NoPool)?;
@@ -344,6 +354,16 @@ impl Balancer {
             .ledger
             .update(shared, now, |view| view.in_flight_by_upstream())?;
         Ok(committed.value)
+    }
+
+    /// Pools that measure load in something else than when this was last asked,
+    /// as this worker's picks have seen it.
+    pub fn changed_bases(&mut self) -> impl Iterator<Item = (usize, Basis)> {
+        let bases = self.bases.iter_mut().enumerate();
+        bases.filter_map(|(pool, (basis, told))| {
+            let is_news = !std::mem::replace(told, true);
+            basis.filter(|_| is_news).map(|basis| (pool, basis))
+        })
     }
 
     /// Stops taking part in the shared state, where nothing is in flight.

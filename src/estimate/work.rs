@@ -309,9 +309,11 @@ mod tests {
         assert!(model.slope() > 0.85, "{model:?}");
         // From bytes to pixels.
         let small = |rng: &mut Rng| 0.04 * rng.unit();
-        feed(&mut model, &mut rng, 5_000, 0.3, small, |size| 50_000.0 * size);
+        feed(&mut model, &mut rng, 5_000, 0.3, small, |size| {
+            50_000.0 * size
+        });
         assert!(model.slope() > 0.85, "{model:?}");
-        feed(&mut model, &mut rng, 1_000, 0.3, uniform, |size| size);
+        feed(&mut model, &mut rng, 3_000, 0.3, uniform, |size| size);
         assert!(model.slope() > 0.85, "{model:?}");
     }
 

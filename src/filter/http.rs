@@ -73,7 +73,7 @@ impl HttpContext for Http {
         Action::Continue
     }
 
-    fn on_http_response_body(&mut self, bytes: usize, end_of_stream: bool) -> Action {
+    fn on_http_response_body(&mut self, _bytes: usize, end_of_stream: bool) -> Action {
         self.with_worker(|exchange, _| exchange.on_response_body(end_of_stream));
         Action::Continue
     }

@@ -65,7 +65,7 @@ pub struct Workload {
 enum Sizes {
     Shape(Shape),
     Trace(Arc<Trace>),
-    Service(ServiceTimes, Option<SizeHint>),
+    Service(ServiceTimes, Option<Box<SizeHint>>),
     /// Each request is of one of these, at random by their shares.
     Mix(Vec<Part>),
     /// The requests are of these one after the other, so many of each.
@@ -142,7 +142,7 @@ impl Workload {
             ));
         }
         Ok(Self {
-            sizes: Sizes::Service(times, Some(hint)),
+            sizes: Sizes::Service(times, Some(Box::new(hint))),
             arrivals: Arrivals::Poisson,
         })
     }
