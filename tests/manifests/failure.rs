@@ -89,6 +89,41 @@ fn the_envoy_filter_takes_the_header_off_while_paceline_is_bypassed() {
 }
 
 #[test]
+fn a_changed_plugin_ends_the_bypass() {
+    let fleet = Fleet::start();
+    let (envoy, client) = trapped(&fleet, "FAIL_OPEN", &[]);
+    let mut changed = fleet.assemble(Role::Gateway, &["wasmplugin-gateway.yaml"]);
+    let configuration = &mut changed.extensions[0]["typed_config"]["config"]["configuration"];
+    configuration["value"] = json!(r#"{ "explain": true, "upstreams": [ { "cluster": "l4" } ] }"#);
+    envoy.serve_extensions(&changed.extensions);
+    envoy.expect_stat(&["paceline.config_reload"], |count| count == 2);
+    for _ in 0..10 {
+        assert_eq!(client.get(&[]).served_by, "l4");
+    }
+    let picks = envoy.stat(&["paceline_picks_total", "pool=default"]);
+    assert_eq!(picks, 10, "the pool of the new configuration");
+}
+
+/// Where the module cannot be fetched, Istio's agent puts a filter in its place
+/// (`pkg/wasm/convert.go`): one that denies all, and under `FAIL_OPEN` one that
+/// allows all.
+#[test]
+fn a_failed_download_denies_all_unless_it_fails_open() {
+    let fleet = Fleet::start();
+    for (rules, status) in [(json!({ "rules": {} }), 403), (json!({}), 200)] {
+        let mut assembled = fleet.assemble(Role::Gateway, &["wasmplugin-gateway.yaml"]);
+        let mut instead = rules;
+        instead["@type"] = json!("type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC");
+        assembled.extensions[0]["typed_config"] = instead;
+        let envoy = Envoy::start(&assembled);
+        let client = Client::new(envoy.address, OUTSIDE);
+        for _ in 0..5 {
+            assert_eq!(client.get(&[]).status, status);
+        }
+    }
+}
+
+#[test]
 fn fail_reload_brings_the_filter_back() {
     let fleet = Fleet::start();
     let (envoy, client) = trapped(&fleet, "FAIL_RELOAD", &[]);
