@@ -80,3 +80,25 @@ fn a_new_version_takes_over_and_no_request_is_lost() {
     envoy.expect_stat(&["paceline_in_flight"], |in_flight| in_flight == 0);
     assert_eq!(envoy.stat(&["paceline_pass_through_total"]), 0);
 }
+
+/// What a running proxy refuses and outlives, a proxy that starts with it does
+/// not: it has no older configuration to go on with.
+#[test]
+fn a_bad_configuration_at_the_start_fails_every_request() {
+    let fleet = Fleet::start();
+    let mut assembled = fleet.assemble(Role::Gateway, &["wasmplugin-gateway.yaml"]);
+    assembled.extensions = with_configuration(&assembled.extensions, r#"{ "upstreams": [] }"#);
+    let envoy = Envoy::start(&assembled);
+    let client = Client::new(envoy.address, OUTSIDE);
+    assert_eq!(client.get(&[]).status, 500);
+    assert!(
+        envoy.log().contains("upstreams: an empty array"),
+        "{}",
+        envoy.log()
+    );
+
+    let good = fleet.assemble(Role::Gateway, &["wasmplugin-gateway.yaml"]);
+    envoy.serve_extensions(&good.extensions);
+    envoy.expect_stat(&["paceline.config_reload"], |count| count == 1);
+    assert_eq!(client.get(&[]).status, 200, "until it is mended");
+}

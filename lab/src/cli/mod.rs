@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod bench;
+mod check;
 mod compare;
 mod image;
 mod load;
@@ -26,6 +27,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Args),
+    Check(check::Args),
     Compare(compare::Args),
     Image(image::Args),
     Load(load::Args),
@@ -44,6 +46,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let Cli { command } = Cli::parse();
     match command {
         Command::Bench(args) => bench::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Load(args) => load::run(&args),
