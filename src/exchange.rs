@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
+use crate::config::SizeSource;
 use crate::decision::{Demand, Finished, PassThrough, Reservation};
 use crate::host::Host;
 use crate::outcome::{End, parse_retry_after};
@@ -137,8 +138,7 @@ impl Exchange {
     pub(crate) fn give_up(&mut self, worker: &mut Worker, host: &mut impl Host, reason: Unknown) {
         if self.waits {
             self.go_on(worker, host, &Body::Unread(reason));
-            // A request that cannot be resumed is not there to be resumed.
-            let _ = host.resume_request();
+            worker.waiting.resume(self.context, host);
         }
     }
 
@@ -346,11 +346,15 @@ impl Facts {
         })
     }
 
-    /// The demand; a size that is asked for and not known is counted.
+    /// The demand; a size that is configured and not known is counted. That a
+    /// request has no content-length is nothing unusual.
     fn demand(&self, worker: &mut Worker, host: &mut impl Host) -> Result<Demand, PassThrough> {
         let pool = self.pool?;
         if let Some(Err(reason)) = self.size {
-            worker.metrics.size_unknown(host, pool, reason);
+            let source = worker.config.pools.get(pool).map(|pool| &pool.request_size);
+            if source != Some(&SizeSource::ContentLength) {
+                worker.metrics.size_unknown(host, pool, reason);
+            }
         }
         let size = self.size.and_then(Result::ok);
         Ok(Demand { pool, size })

@@ -8,7 +8,7 @@
 //! mistaken for it, because of a slow client nothing has been received.
 
 use std::cell::RefCell;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -27,6 +27,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(60);
 pub struct Waiting {
     parked: HashMap<u32, Parked>,
     sight: Sight,
+    /// Decided, and still to be resumed: the proxy did not do it when told.
+    stuck: Vec<u32>,
     /// The proxy refused a body that was waited for as too large.
     refuses: bool,
 }
@@ -57,10 +59,17 @@ enum Sight {
 pub struct Due {
     /// The context of its stream.
     pub context: u32,
-    /// Which request.
-    pub exchange: Weak<RefCell<Exchange>>,
     /// Why.
     pub reason: Unknown,
+    parked: Parked,
+}
+
+impl Due {
+    /// Which request; `None` where it has ended.
+    #[must_use]
+    pub fn exchange(&self) -> Option<Rc<RefCell<Exchange>>> {
+        self.parked.exchange.upgrade()
+    }
 }
 
 impl Waiting {
@@ -126,16 +135,30 @@ impl Waiting {
         self.sight = Sight::Shown;
     }
 
+    /// Lets the request of the context that `host` is at go on; if the proxy
+    /// does not now, at the next tick.
+    pub fn resume(&mut self, context: u32, host: &mut impl Host) {
+        if host.resume_request().is_err() {
+            self.stuck.push(context);
+        }
+    }
+
+    /// Tries again what did not go on when told.
+    pub fn resume_stuck(&mut self, host: &mut impl Host) {
+        self.stuck
+            .retain(|context| host.attend(*context).is_ok() && host.resume_request().is_err());
+    }
+
     /// A request no longer waits.
     pub fn leave(&mut self, context: u32) {
         self.parked.remove(&context);
     }
 
     /// Whether requests wait of which it is not known that their bodies will be
-    /// shown: then they have to be looked after often.
+    /// shown, or that should not wait: then they have to be looked after often.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
-        self.sight != Sight::Shown && !self.parked.is_empty()
+        !self.stuck.is_empty() || (self.sight != Sight::Shown && !self.parked.is_empty())
     }
 
     /// Takes out the requests that have waited enough.
@@ -145,30 +168,37 @@ impl Waiting {
         timeout: Duration,
         now: Timestamp,
     ) -> Vec<Due> {
-        let mut due = Vec::new();
         let sight = &mut self.sight;
-        self.parked.retain(|context, parked| {
-            if host.attend(*context).is_err() {
-                // The stream is gone, or the next tick tries again.
-                return parked.exchange.strong_count() > 0;
-            }
-            let overdue = now.since(parked.since) >= timeout;
-            let reason = if !parked.shown && is_kept_from_us(parked, host, overdue) {
-                sight.found_blind(now);
-                Unknown::NotShown
-            } else if overdue {
-                Unknown::Late
-            } else {
-                return true;
-            };
-            due.push(Due {
-                context: *context,
-                exchange: Weak::clone(&parked.exchange),
+        let ready: Vec<(u32, Unknown)> = self
+            .parked
+            .iter()
+            .filter_map(|(context, parked)| {
+                // Else the stream is gone, or the next tick tries again.
+                host.attend(*context).ok()?;
+                let overdue = now.since(parked.since) >= timeout;
+                if !parked.shown && is_kept_from_us(parked, host, overdue) {
+                    sight.found_blind(now);
+                    return Some((*context, Unknown::NotShown));
+                }
+                overdue.then_some((*context, Unknown::Late))
+            })
+            .collect();
+        self.parked
+            .retain(|_, parked| parked.exchange.strong_count() > 0);
+        let due = |(context, reason)| {
+            let parked = self.parked.remove(&context)?;
+            Some(Due {
+                context,
                 reason,
-            });
-            false
-        });
-        due
+                parked,
+            })
+        };
+        ready.into_iter().filter_map(due).collect()
+    }
+
+    /// Keeps a request that could not be let go; the next tick tries again.
+    pub fn put_back(&mut self, due: Due) {
+        self.parked.insert(due.context, due.parked);
     }
 }
 

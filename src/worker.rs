@@ -11,7 +11,7 @@ use crate::host::{Host, HostError};
 use crate::metrics::Metrics;
 use crate::state::SCHEMA_VERSION;
 use crate::time::Timestamp;
-use crate::waiting::{Due, Waiting};
+use crate::waiting::Waiting;
 
 /// The configuration, the balancer and the metrics of one worker.
 pub struct Worker {
@@ -76,9 +76,10 @@ impl Worker {
     /// gauges true.
     pub fn tick(&mut self, host: &mut impl Host) {
         let now = self.now(host);
-        if !self.is_urgent || now.since(self.renewed_at) >= Self::TICK {
+        if !self.waiting.is_urgent() || now.since(self.renewed_at) >= Self::TICK {
             self.renew(host, now);
         }
+        self.waiting.resume_stuck(host);
         self.let_due_go(host, now);
         if self.is_urgent && !self.waiting.is_urgent() {
             self.is_urgent = false;
@@ -117,17 +118,13 @@ impl Worker {
     /// Lets the requests go on that have waited enough.
     fn let_due_go(&mut self, host: &mut impl Host, now: Timestamp) {
         let timeout = self.config.request_body.timeout;
-        for Due {
-            context,
-            exchange,
-            reason,
-        } in self.waiting.take_due(host, timeout, now)
-        {
-            if let Some(exchange) = exchange.upgrade()
+        for due in self.waiting.take_due(host, timeout, now) {
+            if host.attend(due.context).is_err() {
+                self.waiting.put_back(due);
+            } else if let Some(exchange) = due.exchange()
                 && let Ok(mut exchange) = exchange.try_borrow_mut()
-                && host.attend(context).is_ok()
             {
-                exchange.give_up(self, host, reason);
+                exchange.give_up(self, host, due.reason);
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::fleet::{pass_throughs, picked, respond, serve, total_in_flight};
 use crate::host::{Action, HeaderMap, Plugin, Process, Root, Status, VM_ID, Vm, VmResult, Which};
 use std::collections::BTreeSet;
 
-const STATUSES: [Status; 9] = [
+pub(crate) const STATUSES: [Status; 9] = [
     Status::NotFound,
     Status::BadArgument,
     Status::SerializationFailure,

@@ -8,6 +8,7 @@
     reason = "a failing test says so by panicking"
 )]
 
+mod bodies;
 mod contention;
 mod contract;
 mod corruption;

@@ -174,6 +174,17 @@ impl StreamState {
         map.get(name).ok_or(Status::NotFound)
     }
 
+    /// A piece of the request's body has come, after those that are kept while
+    /// the stream is paused. Says how much there is now.
+    pub(super) fn buffer_request_body(&mut self, piece: &[u8]) -> usize {
+        if !self.request_body.open {
+            self.request_body.content.clear();
+        }
+        self.request_body.content.extend_from_slice(piece);
+        self.request_body.open = true;
+        self.request_body.content.len()
+    }
+
     /// What continuing the stream takes from the VM's sight.
     pub(super) fn resume(&mut self) {
         self.resumed = true;

@@ -26,7 +26,7 @@ mod vm;
 mod wasi;
 
 pub(crate) use abi::{Action, LogLevel, Status};
-pub(crate) use calls::{CallTable, Which};
+pub(crate) use calls::{Call, CallTable, Which};
 pub(crate) use context::{Plugin, Property};
 pub(crate) use headers::HeaderMap;
 pub(crate) use process::Process;

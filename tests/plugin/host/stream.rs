@@ -31,10 +31,13 @@ impl Stream {
     }
 
     pub(crate) fn request_body(&self, body: &[u8], end: bool) -> VmResult<Action> {
-        self.with(|stream| stream.request_body.arrive(body.to_vec()));
-        let params = (self.id, body.len() as u32, u32::from(end));
+        let buffered = self.with(|stream| stream.buffer_request_body(body));
+        let params = (self.id, buffered as u32, u32::from(end));
         let action = self.callback("proxy_on_request_body", params)?;
-        self.with(|stream| stream.request_body.settle(action));
+        self.with(|stream| {
+            stream.request_body.settle(action);
+            stream.request_headers.settle(action);
+        });
         Ok(action)
     }
 
@@ -42,7 +45,11 @@ impl Stream {
         let count = trailers.len() as u32;
         self.with(|stream| stream.request_trailers.arrive(trailers));
         let action = self.callback("proxy_on_request_trailers", (self.id, count))?;
-        self.with(|stream| stream.request_trailers.settle(action));
+        self.with(|stream| {
+            stream.request_trailers.settle(action);
+            stream.request_body.settle(action);
+            stream.request_headers.settle(action);
+        });
         Ok(action)
     }
 
@@ -110,6 +117,11 @@ impl Stream {
     /// The response that the filter sent in place of an upstream's.
     pub(crate) fn local_response(&self) -> Option<LocalResponse> {
         self.with(|stream| stream.local_response.clone())
+    }
+
+    /// Whether the filter let a request go on that it had paused.
+    pub(crate) fn resumed(&self) -> bool {
+        self.with(|stream| stream.resumed)
     }
 
     /// Whether the filter reset the stream.
