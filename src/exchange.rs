@@ -4,6 +4,8 @@
 //! Until then it holds its reservation; one that is dropped without an end (a
 //! stream that the proxy forgets) must still be given to [`Exchange::end`].
 
+mod endpoints;
+
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
@@ -36,6 +38,8 @@ pub struct Exchange {
     /// The response ended with trailers or with its headers, as a gRPC status
     /// does.
     may_have_grpc_status: bool,
+    /// Where the pool is one of endpoints.
+    way: Option<endpoints::Way>,
 }
 
 /// Whether the proxy is to go on with what it has just shown.
@@ -74,7 +78,7 @@ impl Exchange {
         if self.waits {
             return Flow::Pause;
         }
-        if self.reservation.is_some() {
+        if self.reservation.is_some() || self.way.is_some() {
             return Flow::Continue;
         }
         let body = match end {
@@ -164,6 +168,9 @@ impl Exchange {
         if let Err(reason) = self.route(worker, host, &facts) {
             // What cannot be removed cannot be helped.
             let _ = host.remove_request_header(&worker.config.route_header);
+            if worker.balances_endpoints {
+                let _ = host.remove_request_header(&worker.config.endpoint_header);
+            }
             worker.metrics.passed_through(host, reason);
             if worker.config.explain {
                 self.explanation = Some(format!(
@@ -184,32 +191,36 @@ impl Exchange {
     ) -> Result<(), PassThrough> {
         let demand = facts.demand(worker, host)?;
         let now = worker.now(host);
+        let cluster = worker.balancer.cluster_of(demand.pool);
+        if let Some(cluster) = &cluster
+            && worker.explores(cluster, now)
+        {
+            return self.explore(worker, host, (demand.pool, cluster), now);
+        }
         let route = worker.balancer.pick(host, &demand, now)?;
-        let (member, upstream) = (route.reservation.member, route.reservation.upstream);
+        let named = endpoints::name(worker, host, &route);
         let topology = worker.balancer.topology();
-        let named = match topology.upstream_of(member) {
-            Some(upstream) => {
-                host.set_request_header(&worker.config.route_header, &upstream.cluster)
-            }
-            None => Ok(()),
-        };
         if worker.config.explain {
-            let mut text = route.explanation.describe(topology, member, demand.size);
+            let explanation = route.explanation;
+            let mut text = explanation.describe(topology, route.member, demand.size);
             text.push_str(&facts.description);
             self.explanation = Some(text);
         }
+        let upstream = topology.find_upstream(route.reservation.upstream);
         if named.is_err() {
             let unsent = Finished::default();
-            let released = worker
-                .balancer
-                .release(host, route.reservation, &unsent, now);
-            worker.metrics.released(host, upstream, released);
+            worker.release(host, route.reservation, &unsent, now);
             return Err(PassThrough::HostError);
         }
         self.reservation = Some(route.reservation);
-        worker.metrics.picked(host, member);
+        if cluster.is_some() {
+            self.goes_to_endpoints(demand.pool, now);
+        }
+        worker.metrics.picked(host, route.member);
         worker.metrics.retried(host, route.retries);
-        worker.metrics.in_flight(host, upstream, route.in_flight);
+        if let Some(upstream) = upstream {
+            worker.metrics.in_flight(host, upstream, route.in_flight);
+        }
         Ok(())
     }
 
@@ -219,6 +230,7 @@ impl Exchange {
             self.response_complete = true;
             self.may_have_grpc_status = true;
         }
+        self.locate(worker, host);
         if let Some(explanation) = &self.explanation {
             let _ = host.set_response_header(DECISION_HEADER, explanation);
         }
@@ -256,7 +268,10 @@ impl Exchange {
         let Some(reservation) = self.reservation.take() else {
             return;
         };
-        let (member, upstream) = (reservation.member, reservation.upstream);
+        let endpoint = match self.way {
+            Some(_) => worker.endpoint_of(&reservation),
+            None => None,
+        };
         let picked_at = reservation.picked_at;
         let asks_for_time = matches!(end.status, Some(429 | 503));
         let finished = Finished {
@@ -264,12 +279,13 @@ impl Exchange {
             retry_after: asks_for_time.then(|| retry_after(host)).flatten(),
         };
         let now = worker.now(host);
-        let released = worker.balancer.release(host, reservation, &finished, now);
-        worker.metrics.released(host, upstream, released);
+        let member = worker.release(host, reservation, &finished, now);
+        self.tell_discovery(worker, host, endpoint, end.outcome(), now);
+        let Some(member) = member else { return };
         let millis = |until: Timestamp| until.since(picked_at).as_millis() as u64;
         worker.metrics.ended(host, member, end.outcome());
         // Of a retried request another upstream has used the time.
-        if end.attempts == 1 {
+        if end.attempts == 1 && !end.is_moved {
             if let Some(at) = self.first_byte_at {
                 worker.metrics.first_byte(host, member, millis(at));
             }
@@ -286,6 +302,10 @@ impl Exchange {
             Ok(None) => 0,
             Err(_) => 1,
         };
+        // A move was a failure of the endpoint that was picked, and it has been
+        // told so.
+        let is_moved = self.way.as_ref().is_some_and(|way| way.is_moved);
+        let attempts = if is_moved { 1 } else { attempts };
         let status = number(host, &["response", "code"]);
         let is_good = status.is_some_and(|code| (200..400).contains(&code));
         // An answer that came to its end and is good raises no flag that
@@ -309,6 +329,7 @@ impl Exchange {
             grpc_status: grpc_status.and_then(|status| u32::try_from(status).ok()),
             flags,
             attempts,
+            is_moved,
             request_complete: self.request_complete,
             response_complete: self.response_complete,
         }

@@ -10,6 +10,7 @@
 
 pub mod config;
 pub mod decision;
+pub mod discovery;
 pub mod estimate;
 pub mod exchange;
 pub mod host;

@@ -2,22 +2,36 @@
 //!
 //! Labels are part of a metric's name, `paceline_picks_total;pool=default;upstream=gpu-a`,
 //! in a form that Envoy's `stats_tags` turn into tags again. Their number is
-//! bounded by the configuration. A metric that the host refuses to define is
-//! not counted, and nothing else changes.
+//! bounded by the configuration and, where endpoints come and go, by
+//! [`MAX_ENDPOINTS`]. A metric that the host refuses to define is not counted,
+//! and nothing else changes.
+
+use hashbrown::HashMap;
 
 use crate::decision::{PassThrough, Released};
 use crate::estimate::Basis;
 use crate::host::{Host, MetricId, MetricKind};
 use crate::outcome::Outcome;
-use crate::pool::{MemberIndex, Topology, UpstreamIndex};
+use crate::pool::{MemberIndex, Topology, Upstream, UpstreamIndex};
 use crate::request::Unknown;
 use crate::state::{StateError, transaction};
+
+/// How many endpoints have metrics of their own. The proxy forgets no metric, so
+/// those that a worker gets to know after them are counted together.
+pub const MAX_ENDPOINTS: usize = 256;
+
+/// The label of all endpoints beyond [`MAX_ENDPOINTS`].
+const OTHER: &str = "other";
 
 /// Handles of all metrics of one configuration.
 #[derive(Debug)]
 pub struct Metrics {
+    /// Of each member that ever was; [`Slots`] says where.
     members: Vec<MemberMetrics>,
-    in_flight: Vec<Metric>,
+    member_slots: Slots,
+    in_flight: Vec<Option<Metric>>,
+    upstream_slots: Slots,
+    explorations: Vec<Metric>,
     weighs: Vec<Metric>,
     pass_throughs: Vec<Metric>,
     /// For each pool, by reason.
@@ -30,6 +44,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct MemberMetrics {
     picks: Metric,
+    adoptions: Metric,
     first_byte: Metric,
     latency: Metric,
     outcomes: Vec<Metric>,
@@ -39,35 +54,6 @@ impl Metrics {
     /// The metrics of `topology`. Those that tell something before the first
     /// request are defined at once, the others at their first use.
     pub fn new(topology: &Topology, host: &mut impl Host) -> Self {
-        let member_metrics = |member: &crate::pool::Member| {
-            let pool = topology
-                .pools
-                .get(member.pool)
-                .map_or("", |pool| &pool.name);
-            let upstream = topology.upstreams.get(member.upstream);
-            let upstream = upstream.map_or("", |upstream| &upstream.cluster);
-            let labels = format!(";pool={};upstream={}", label(pool), label(upstream));
-            let named = |kind, name: &str| Metric::new(kind, format!("{name}{labels}"));
-            MemberMetrics {
-                picks: named(MetricKind::Counter, "paceline_picks_total"),
-                first_byte: named(MetricKind::Histogram, "paceline_first_byte_milliseconds"),
-                latency: named(MetricKind::Histogram, "paceline_latency_milliseconds"),
-                outcomes: Outcome::ALL
-                    .iter()
-                    .map(|outcome| {
-                        let name = format!(
-                            "paceline_outcomes_total{labels};outcome={}",
-                            outcome.label()
-                        );
-                        Metric::new(MetricKind::Counter, name)
-                    })
-                    .collect(),
-            }
-        };
-        let in_flight = |upstream: &crate::pool::Upstream| {
-            let name = format!("paceline_in_flight;upstream={}", label(&upstream.cluster));
-            Metric::new(MetricKind::Gauge, name)
-        };
         let weighs = |pool: &crate::pool::Pool| {
             let name = format!("paceline_weighs;pool={}", label(&pool.name));
             Metric::new(MetricKind::Gauge, name)
@@ -87,10 +73,17 @@ impl Metrics {
             let labels = format!(";pool={}", label(&pool.name));
             by_reason("paceline_size_unknown_total", &labels)
         };
+        let explorations = |pool: &crate::pool::Pool| {
+            let name = format!("paceline_explorations_total;pool={}", label(&pool.name));
+            Metric::new(MetricKind::Counter, name)
+        };
         let counter = |name: &str| Metric::new(MetricKind::Counter, name.to_owned());
         let mut metrics = Metrics {
-            members: topology.members.iter().map(member_metrics).collect(),
-            in_flight: topology.upstreams.iter().map(in_flight).collect(),
+            members: Vec::new(),
+            member_slots: Slots::default(),
+            in_flight: Vec::new(),
+            upstream_slots: Slots::default(),
+            explorations: topology.pools.iter().map(explorations).collect(),
             weighs: topology.pools.iter().map(weighs).collect(),
             pass_throughs: PassThrough::ALL.iter().map(pass_through).collect(),
             sizes_unknown: topology.pools.iter().map(size_unknown).collect(),
@@ -98,27 +91,97 @@ impl Metrics {
             retries: counter("paceline_transaction_retries_total"),
             state_errors: counter("paceline_state_errors_total"),
         };
-        let picks = metrics.members.iter_mut().map(|member| &mut member.picks);
-        let at_once = picks
-            .chain(&mut metrics.in_flight)
-            .chain(&mut metrics.pass_throughs)
-            .chain([&mut metrics.retries, &mut metrics.state_errors]);
-        for metric in at_once {
+        let at_once = metrics.pass_throughs.iter_mut();
+        for metric in at_once.chain([&mut metrics.retries, &mut metrics.state_errors]) {
             metric.id(host);
         }
+        metrics.set_topology(topology, host);
         metrics
+    }
+
+    /// Follows a change of what can be chosen from. The gauges of what is gone
+    /// show that nothing is in flight there.
+    pub fn set_topology(&mut self, topology: &Topology, host: &mut impl Host) {
+        let before = self.upstream_slots.places.clone();
+        self.member_slots.places.clear();
+        for member in &topology.members {
+            let upstream = topology.upstreams.get(member.upstream);
+            let is_endpoint = upstream.is_some_and(|it| it.endpoint.is_some());
+            let shared =
+                (is_endpoint && self.member_slots.are_full()).then_some(member.pool as u64);
+            let slot = self
+                .member_slots
+                .place(member.identity, shared, is_endpoint);
+            if slot == self.members.len() {
+                let pool = topology
+                    .pools
+                    .get(member.pool)
+                    .map_or("", |pool| &pool.name);
+                let name = match shared {
+                    None => upstream.map_or("", Upstream::name),
+                    Some(_) => OTHER,
+                };
+                let mut metrics = MemberMetrics::new(pool, name);
+                metrics.picks.id(host);
+                self.members.push(metrics);
+            }
+        }
+        self.upstream_slots.places.clear();
+        for upstream in &topology.upstreams {
+            let is_endpoint = upstream.endpoint.is_some();
+            let shared = (is_endpoint && self.upstream_slots.are_full()).then_some(0);
+            let slot = self
+                .upstream_slots
+                .place(upstream.identity, shared, is_endpoint);
+            if slot == self.in_flight.len() {
+                // No level of one of several would be that of all.
+                let gauge = shared.is_none().then(|| {
+                    let name = format!("paceline_in_flight;upstream={}", label(upstream.name()));
+                    let mut gauge = Metric::new(MetricKind::Gauge, name);
+                    gauge.id(host);
+                    gauge
+                });
+                self.in_flight.push(gauge);
+            }
+        }
+        for slot in before {
+            if !self.upstream_slots.places.contains(&slot)
+                && let Some(Some(gauge)) = self.in_flight.get_mut(slot)
+            {
+                gauge.record(host, 0);
+            }
+        }
+    }
+
+    fn member(&mut self, member: MemberIndex) -> Option<&mut MemberMetrics> {
+        let slot = self.member_slots.places.get(member)?;
+        self.members.get_mut(*slot)
+    }
+
+    /// A request of `pool` went to its cluster without an endpoint picked.
+    pub fn explored(&mut self, host: &mut impl Host, pool: usize) {
+        if let Some(metric) = self.explorations.get_mut(pool) {
+            metric.add(host, 1);
+        }
     }
 
     /// A request was sent to `member`.
     pub fn picked(&mut self, host: &mut impl Host, member: MemberIndex) {
-        if let Some(member) = self.members.get_mut(member) {
+        if let Some(member) = self.member(member) {
             member.picks.add(host, 1);
+        }
+    }
+
+    /// A request turned out to be served by `member`, which was not picked.
+    pub fn adopted(&mut self, host: &mut impl Host, member: MemberIndex) {
+        if let Some(member) = self.member(member) {
+            member.adoptions.add(host, 1);
         }
     }
 
     /// A request to `member` ended.
     pub fn ended(&mut self, host: &mut impl Host, member: MemberIndex, outcome: Outcome) {
-        let member = self.members.get_mut(member);
+        let member = self.member(member);
         if let Some(metric) = member.and_then(|m| m.outcomes.get_mut(outcome.index())) {
             metric.add(host, 1);
         }
@@ -126,21 +189,22 @@ impl Metrics {
 
     /// The first byte of `member`'s answer came after so many milliseconds.
     pub fn first_byte(&mut self, host: &mut impl Host, member: MemberIndex, millis: u64) {
-        if let Some(member) = self.members.get_mut(member) {
+        if let Some(member) = self.member(member) {
             member.first_byte.record(host, millis);
         }
     }
 
     /// The last byte of `member`'s answer came after so many milliseconds.
     pub fn latency(&mut self, host: &mut impl Host, member: MemberIndex, millis: u64) {
-        if let Some(member) = self.members.get_mut(member) {
+        if let Some(member) = self.member(member) {
             member.latency.record(host, millis);
         }
     }
 
     /// So many requests are in flight at the upstream with this number.
     pub fn in_flight(&mut self, host: &mut impl Host, upstream: UpstreamIndex, requests: u64) {
-        if let Some(metric) = self.in_flight.get_mut(upstream) {
+        let slot = self.upstream_slots.places.get(upstream);
+        if let Some(Some(metric)) = slot.and_then(|slot| self.in_flight.get_mut(*slot)) {
             metric.record(host, requests);
         }
     }
@@ -209,6 +273,61 @@ impl Metrics {
             self.retried(host, transaction::ATTEMPTS);
         }
         self.state_errors.add(host, 1);
+    }
+}
+
+impl MemberMetrics {
+    fn new(pool: &str, upstream: &str) -> Self {
+        let labels = format!(";pool={};upstream={}", label(pool), label(upstream));
+        let named = |kind, name: &str| Metric::new(kind, format!("{name}{labels}"));
+        let outcome = |outcome: &Outcome| {
+            let name = format!(
+                "paceline_outcomes_total{labels};outcome={}",
+                outcome.label()
+            );
+            Metric::new(MetricKind::Counter, name)
+        };
+        MemberMetrics {
+            picks: named(MetricKind::Counter, "paceline_picks_total"),
+            adoptions: named(MetricKind::Counter, "paceline_adoptions_total"),
+            first_byte: named(MetricKind::Histogram, "paceline_first_byte_milliseconds"),
+            latency: named(MetricKind::Histogram, "paceline_latency_milliseconds"),
+            outcomes: Outcome::ALL.iter().map(outcome).collect(),
+        }
+    }
+}
+
+/// Where the metrics of what is in the topology are.
+#[derive(Debug, Default)]
+struct Slots {
+    /// For each number in the topology.
+    places: Vec<usize>,
+    /// Of each identity that ever was.
+    known: HashMap<u64, usize>,
+    /// Of what is counted together.
+    shared: HashMap<u64, usize>,
+    endpoints: usize,
+}
+
+impl Slots {
+    fn are_full(&self) -> bool {
+        self.endpoints >= MAX_ENDPOINTS
+    }
+
+    /// Adds what has `identity` and returns its slot: the one that it has, or
+    /// the next. With `shared` it has one with all others that have the same.
+    fn place(&mut self, identity: u64, shared: Option<u64>, is_endpoint: bool) -> usize {
+        let next = self.known.len() + self.shared.len();
+        let slot = match (self.known.get(&identity), shared) {
+            (Some(slot), _) => *slot,
+            (None, Some(shared)) => *self.shared.entry(shared).or_insert(next),
+            (None, None) => {
+                self.endpoints += usize::from(is_endpoint);
+                *self.known.entry(identity).or_insert(next)
+            }
+        };
+        self.places.push(slot);
+        slot
     }
 }
 

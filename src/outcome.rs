@@ -13,6 +13,9 @@ pub struct End {
     pub flags: u64,
     /// Tries to reach an upstream; 0 where the proxy answered by itself.
     pub attempts: u64,
+    /// Whether it came here after it had failed elsewhere. Then `attempts` are
+    /// those of this upstream, and the time since the pick says nothing of it.
+    pub is_moved: bool,
     /// Whether the request was received to its end.
     pub request_complete: bool,
     /// Whether the response was sent to its end.
@@ -44,6 +47,8 @@ mod flag {
     /// Local and remote reset, connect failure, connection lost, upstream
     /// protocol error, name not resolved.
     pub(super) const RESET: u64 = bits([3, 4, 5, 6, 23, 26]);
+    /// No healthy host.
+    pub(super) const NO_HOST: u64 = bits([1]);
     /// No healthy host, circuit breaker open, no such cluster.
     pub(super) const UNAVAILABLE: u64 = bits([1, 7, 24]);
 }
@@ -146,6 +151,16 @@ impl Outcome {
 }
 
 impl End {
+    /// The upstream was not there.
+    #[must_use]
+    pub fn unavailable() -> Self {
+        End {
+            flags: flag::NO_HOST,
+            attempts: 1,
+            ..End::default()
+        }
+    }
+
     /// How the request ended.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -200,7 +215,10 @@ impl End {
     /// likes.
     #[must_use]
     pub fn is_sample(&self) -> bool {
-        self.response_complete && self.outcome() == Outcome::Success && self.status != Some(101)
+        self.response_complete
+            && !self.is_moved
+            && self.outcome() == Outcome::Success
+            && self.status != Some(101)
     }
 }
 

@@ -4,6 +4,10 @@
 //! two pools may share an upstream, and then each has a member of its own,
 //! because what is learned of a server depends on the requests that it is sent,
 //! while what is outstanding there is the upstream's, whoever sent it.
+//!
+//! A pool names its upstreams, or one cluster whose endpoints are its upstreams.
+//! Endpoints come and go while requests are under way, so numbers hold only
+//! within one [`Topology`]; a [`Handle`] finds the same one in the next.
 
 use std::ops::Range;
 
@@ -15,6 +19,14 @@ pub type MemberIndex = usize;
 
 /// An upstream's number: its place in [`Topology::upstreams`].
 pub type UpstreamIndex = usize;
+
+/// A member or an upstream, to be found again in another topology.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle {
+    /// Where it was; a shortcut.
+    index: usize,
+    identity: u64,
+}
 
 /// One upstream in one pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,8 +46,35 @@ pub struct Member {
 pub struct Upstream {
     /// The name of the Envoy cluster.
     pub cluster: String,
-    /// Tells it apart in the shared record: a hash of that name.
+    /// Which of the cluster's endpoints it is, `ip:port`; `None` for the cluster
+    /// as a whole.
+    pub endpoint: Option<String>,
+    /// Tells it apart in the shared record: a hash of the names.
     pub identity: u64,
+}
+
+impl Upstream {
+    fn cluster(name: &str) -> Self {
+        Upstream {
+            cluster: name.to_owned(),
+            endpoint: None,
+            identity: identity(&[name]),
+        }
+    }
+
+    fn endpoint(cluster: &str, address: String) -> Self {
+        Upstream {
+            cluster: cluster.to_owned(),
+            identity: identity(&[cluster, &address]),
+            endpoint: Some(address),
+        }
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.endpoint.as_deref().unwrap_or(&self.cluster)
+    }
 }
 
 /// One pool's part of the members.
@@ -43,8 +82,10 @@ pub struct Upstream {
 pub struct Pool {
     /// Its name.
     pub name: String,
-    /// Its members.
+    /// Its members; none where no endpoint is known.
     pub members: Range<MemberIndex>,
+    /// The cluster whose endpoints are balanced, if it is one's.
+    pub cluster: Option<String>,
     /// Tells it apart in the shared record: a hash of its name.
     pub identity: u64,
 }
@@ -54,16 +95,24 @@ pub struct Pool {
 pub struct Topology {
     /// In the order of the configuration.
     pub pools: Vec<Pool>,
-    /// Pool by pool, each in the order of the configuration.
+    /// Pool by pool, each in the order of the configuration; then those that
+    /// no pool can pick any more, but requests still hold.
     pub members: Vec<Member>,
-    /// Each cluster once, in the order of first mention.
+    /// Each upstream once, in the order of first mention.
     pub upstreams: Vec<Upstream>,
 }
 
 impl Topology {
-    /// What `config` can choose from.
+    /// What `config` can choose from by itself.
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        Topology::with_endpoints(config, |_| Vec::new())
+    }
+
+    /// What `config` can choose from, with the endpoints that were discovered
+    /// of the clusters that it leaves to discovery.
+    #[must_use]
+    pub fn with_endpoints(config: &Config, discovered: impl Fn(&str) -> Vec<String>) -> Self {
         let mut topology = Topology {
             pools: Vec::with_capacity(config.pools.len()),
             members: Vec::new(),
@@ -73,28 +122,121 @@ impl Topology {
         for (number, pool) in config.pools.iter().enumerate() {
             let start = topology.members.len();
             for configured in &pool.upstreams {
-                let cluster = configured.cluster.as_str();
-                let upstream = *known.entry(cluster).or_insert_with(|| {
-                    topology.upstreams.push(Upstream {
-                        cluster: cluster.to_owned(),
-                        identity: identity(&[cluster]),
-                    });
-                    topology.upstreams.len() - 1
-                });
-                topology.members.push(Member {
-                    pool: number,
+                let upstream = Upstream::cluster(&configured.cluster);
+                topology.add(
+                    &mut known,
+                    (number, &pool.name),
                     upstream,
-                    weight: f64::from(configured.weight),
-                    identity: identity(&[&pool.name, cluster]),
-                });
+                    configured.weight,
+                );
             }
+            if let Some(endpoints) = &pool.endpoints {
+                let cluster = &endpoints.cluster;
+                for endpoint in endpoints.fixed.iter().flatten() {
+                    let upstream = Upstream::endpoint(cluster, endpoint.address.clone());
+                    topology.add(&mut known, (number, &pool.name), upstream, endpoint.weight);
+                }
+                if endpoints.fixed.is_none() {
+                    for address in discovered(cluster) {
+                        let upstream = Upstream::endpoint(cluster, address);
+                        topology.add(&mut known, (number, &pool.name), upstream, 1);
+                    }
+                }
+            }
+            let cluster = pool.endpoints.as_ref();
             topology.pools.push(Pool {
                 name: pool.name.clone(),
                 members: start..topology.members.len(),
+                cluster: cluster.map(|endpoints| endpoints.cluster.clone()),
                 identity: identity(&[&pool.name]),
             });
         }
         topology
+    }
+
+    fn add(
+        &mut self,
+        known: &mut hashbrown::HashMap<u64, UpstreamIndex>,
+        (pool, name): (usize, &str),
+        upstream: Upstream,
+        weight: u32,
+    ) {
+        let identity = match &upstream.endpoint {
+            None => identity(&[name, &upstream.cluster]),
+            Some(address) => identity(&[name, &upstream.cluster, address]),
+        };
+        let index = *known.entry(upstream.identity).or_insert_with(|| {
+            self.upstreams.push(upstream);
+            self.upstreams.len() - 1
+        });
+        self.members.push(Member {
+            pool,
+            upstream: index,
+            weight: f64::from(weight),
+            identity,
+        });
+    }
+
+    /// Keeps of `old` the upstreams with these numbers, and their members,
+    /// though no pool can pick them any more.
+    pub fn retain(&mut self, old: &Topology, held: impl Iterator<Item = UpstreamIndex>) {
+        for index in held {
+            let Some(upstream) = old.upstreams.get(index) else {
+                continue;
+            };
+            let place = self.find_upstream(Handle {
+                index,
+                identity: upstream.identity,
+            });
+            let place = place.unwrap_or_else(|| {
+                self.upstreams.push(upstream.clone());
+                self.upstreams.len() - 1
+            });
+            for member in old.members.iter().filter(|it| it.upstream == index) {
+                if !self.members.iter().any(|it| it.identity == member.identity) {
+                    self.members.push(Member {
+                        upstream: place,
+                        ..member.clone()
+                    });
+                }
+            }
+        }
+    }
+
+    /// A handle for the member with this number.
+    #[must_use]
+    pub fn member_handle(&self, index: MemberIndex) -> Option<Handle> {
+        let identity = self.members.get(index)?.identity;
+        Some(Handle { index, identity })
+    }
+
+    /// A handle for the upstream with this number.
+    #[must_use]
+    pub fn upstream_handle(&self, index: UpstreamIndex) -> Option<Handle> {
+        let identity = self.upstreams.get(index)?.identity;
+        Some(Handle { index, identity })
+    }
+
+    /// The number of a member in this topology.
+    #[must_use]
+    pub fn find_member(&self, handle: Handle) -> Option<MemberIndex> {
+        find(handle, &self.members, |member| member.identity)
+    }
+
+    /// The number of an upstream in this topology.
+    #[must_use]
+    pub fn find_upstream(&self, handle: Handle) -> Option<UpstreamIndex> {
+        find(handle, &self.upstreams, |upstream| upstream.identity)
+    }
+
+    /// The member of a pool that is the endpoint with this address.
+    #[must_use]
+    pub fn endpoint(&self, pool: usize, address: &str) -> Option<MemberIndex> {
+        let is_it = |index: &MemberIndex| {
+            let upstream = self.upstream_of(*index);
+            upstream.is_some_and(|upstream| upstream.endpoint.as_deref() == Some(address))
+        };
+        self.pools.get(pool)?.members.clone().find(is_it)
     }
 
     /// The upstream of a member.
@@ -102,6 +244,15 @@ impl Topology {
     pub fn upstream_of(&self, member: MemberIndex) -> Option<&Upstream> {
         self.upstreams.get(self.members.get(member)?.upstream)
     }
+}
+
+/// The place of what `handle` stands for: where it was, or wherever it is.
+fn find<T>(handle: Handle, all: &[T], identity: impl Fn(&T) -> u64) -> Option<usize> {
+    let is_it = |it: &T| identity(it) == handle.identity;
+    if all.get(handle.index).is_some_and(is_it) {
+        return Some(handle.index);
+    }
+    all.iter().position(is_it)
 }
 
 /// A 64-bit hash of a list of names. It is stored, so it must be the same in
@@ -135,6 +286,42 @@ mod tests {
         assert_eq!(topology.upstream_of(2).unwrap().cluster, "b");
         assert_ne!(topology.members[1].identity, topology.members[2].identity);
         assert_eq!(topology.upstream_of(9), None);
+    }
+
+    #[test]
+    fn what_is_held_outlives_the_pool_that_picked_it() {
+        let config = Config::parse(Some(br#"{"cluster": "gpus"}"#)).unwrap();
+        let with = |addresses: &[&str]| {
+            let found: Vec<_> = addresses.iter().map(|it| (*it).to_owned()).collect();
+            Topology::with_endpoints(&config, |_| found.clone())
+        };
+        let old = with(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        let handles = |index| {
+            (
+                old.member_handle(index).unwrap(),
+                old.upstream_handle(index).unwrap(),
+            )
+        };
+        let ((gone, gone_there), (stays, stays_there)) = (handles(1), handles(2));
+        assert_eq!(old.find_member(gone), Some(1));
+
+        let mut new = with(&["10.0.0.3:80", "10.0.0.4:80"]);
+        assert_eq!(new.find_member(gone), None);
+        new.retain(&old, [1, 2].into_iter());
+        assert_eq!(new.pools[0].members, 0..2);
+        assert_eq!(
+            (new.find_member(stays), new.find_upstream(stays_there)),
+            (Some(0), Some(0))
+        );
+        let (member, upstream) = (
+            new.find_member(gone).unwrap(),
+            new.find_upstream(gone_there).unwrap(),
+        );
+        assert_eq!((member, upstream), (2, 2));
+        assert_eq!(new.upstream_of(member).unwrap().name(), "10.0.0.2:80");
+        assert_eq!((new.members.len(), new.upstreams.len()), (3, 3));
+        assert_eq!(new.endpoint(0, "10.0.0.4:80"), Some(1));
+        assert_eq!(new.endpoint(0, "10.0.0.2:80"), None);
     }
 
     #[test]

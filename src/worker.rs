@@ -5,10 +5,13 @@ use std::rc::Weak;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::decision::Balancer;
+use crate::decision::{Balancer, Finished, Reservation};
+use crate::discovery::Discovery;
 use crate::exchange::Exchange;
 use crate::host::{Host, HostError};
 use crate::metrics::Metrics;
+use crate::pool::MemberIndex;
+use crate::random::Rng;
 use crate::state::SCHEMA_VERSION;
 use crate::time::Timestamp;
 use crate::waiting::Waiting;
@@ -26,6 +29,11 @@ pub struct Worker {
     /// Ticks are asked for at the short period.
     is_urgent: bool,
     renewed_at: Timestamp,
+    /// Which endpoints there are, for pools that do not list theirs.
+    pub discovery: Discovery,
+    /// Whether any pool balances the endpoints of a cluster.
+    pub balances_endpoints: bool,
+    rng: Rng,
     latest: Timestamp,
 }
 
@@ -50,12 +58,21 @@ impl Worker {
         let latest = host.now()?;
         // Without randomness, hardly two workers read the same nanosecond.
         let seed = host.random().unwrap_or(latest.as_nanos());
-        let balancer = Balancer::new(&config, record_key(host)?, seed);
+        let key = record_key(host)?;
+        let mut discovery = Discovery::new(&config, &key);
+        discovery.read(host);
+        let mut balancer = Balancer::new(&config, key, seed);
+        if !discovery.is_idle() {
+            balancer.set_endpoints(&config, |cluster| discovery.endpoints(cluster));
+        }
         let metrics = Metrics::new(balancer.topology(), host);
         Ok(Worker {
+            balances_endpoints: config.pools.iter().any(|pool| pool.endpoints.is_some()),
             config,
             balancer,
             metrics,
+            discovery,
+            rng: Rng::new(seed.rotate_left(32)),
             waiting: Waiting::default(),
             is_urgent: false,
             renewed_at: latest,
@@ -134,6 +151,9 @@ impl Worker {
         for (pool, basis) in self.balancer.changed_bases() {
             self.metrics.basis(host, pool, basis);
         }
+        if self.discovery.tick(host, now) {
+            self.follow_discovery(host);
+        }
         match self.balancer.renew(host, now) {
             Ok(in_flight) => {
                 for (upstream, requests) in in_flight.into_iter().enumerate() {
@@ -142,6 +162,78 @@ impl Worker {
             }
             Err(error) => self.metrics.state_failed(host, error),
         }
+    }
+
+    /// Gives a reservation back, see [`Balancer::release`]. Returns the number of
+    /// its member.
+    pub fn release(
+        &mut self,
+        host: &mut impl Host,
+        reservation: Reservation,
+        finished: &Finished,
+        now: Timestamp,
+    ) -> Option<MemberIndex> {
+        let topology = self.balancer.topology();
+        let member = topology.find_member(reservation.member);
+        let upstream = topology.find_upstream(reservation.upstream);
+        let released = self.balancer.release(host, reservation, finished, now);
+        self.metrics.released(host, upstream?, released);
+        member
+    }
+
+    /// Cluster and address of the endpoint where a request is counted.
+    #[must_use]
+    pub fn endpoint_of(&self, reservation: &Reservation) -> Option<(String, String)> {
+        let topology = self.balancer.topology();
+        let index = topology.find_upstream(reservation.upstream)?;
+        let upstream = topology.upstreams.get(index)?;
+        Some((upstream.cluster.clone(), upstream.endpoint.clone()?))
+    }
+
+    /// Whether the next request to the cluster goes where the proxy sends it.
+    pub fn explores(&mut self, cluster: &str, now: Timestamp) -> bool {
+        self.discovery.explores(cluster, now, &mut self.rng)
+    }
+
+    /// The endpoint answers, though it was not picked.
+    pub fn found(&mut self, host: &mut impl Host, pool: usize, address: &str, now: Timestamp) {
+        if let Some(cluster) = self.balancer.cluster_of(pool)
+            && self.discovery.found(&cluster, address, now)
+        {
+            self.follow_discovery(host);
+        }
+    }
+
+    /// The endpoint could not be reached, or said that it cannot serve.
+    pub fn failed(&mut self, host: &mut impl Host, cluster: &str, address: &str) {
+        if self.discovery.failed(cluster, address) {
+            self.follow_discovery(host);
+        }
+    }
+
+    /// The proxy does not know the endpoint.
+    pub fn absent(&mut self, host: &mut impl Host, cluster: &str, address: &str) {
+        if self.discovery.absent(cluster, address) {
+            self.follow_discovery(host);
+        }
+    }
+
+    /// A request that was picked for another is counted here now.
+    pub fn adopted(&mut self, host: &mut impl Host, reservation: &Reservation, in_flight: u64) {
+        let topology = self.balancer.topology();
+        let member = topology.find_member(reservation.member);
+        let upstream = topology.find_upstream(reservation.upstream);
+        if let (Some(member), Some(upstream)) = (member, upstream) {
+            self.metrics.adopted(host, member);
+            self.metrics.in_flight(host, upstream, in_flight);
+        }
+    }
+
+    fn follow_discovery(&mut self, host: &mut impl Host) {
+        let discovery = &self.discovery;
+        let endpoints = |cluster: &str| discovery.endpoints(cluster);
+        self.balancer.set_endpoints(&self.config, endpoints);
+        self.metrics.set_topology(self.balancer.topology(), host);
     }
 
     /// Takes leave of the other workers.

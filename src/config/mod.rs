@@ -24,8 +24,9 @@ use core::time::Duration;
 pub use error::{ConfigError, Problems};
 pub use matcher::{HeaderMatch, HostMatch, Match, ModelMatch, RequestView, ValueMatch};
 pub use model::ModelSource;
+pub use names::endpoint_address;
 pub use policy::PolicyConfig;
-pub use pool::{Pool, Upstream};
+pub use pool::{Endpoint, Endpoints, Pool, Upstream};
 pub use request_body::BodyLimits;
 pub use request_size::{JsonPointer, SizeSource};
 
@@ -33,19 +34,23 @@ use json::Json;
 use reader::{Node, Object, Path};
 
 const DEFAULT_ROUTE_HEADER: &str = "x-upstream-cluster";
+const DEFAULT_ENDPOINT_HEADER: &str = "x-gateway-destination-endpoint";
 const DEFAULT_LEASE: Duration = Duration::from_secs(10);
 const MIN_LEASE: Duration = Duration::from_secs(1);
 const MAX_LEASE: Duration = Duration::from_secs(5 * 60);
 
 /// The keys of the root object.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 12] = [
     "upstreams",
+    "cluster",
+    "endpoints",
     "policy",
     "request_size",
     "pools",
     "model",
     "request_body",
     "route_header",
+    "endpoint_header",
     "lease",
     "explain",
 ];
@@ -56,6 +61,9 @@ pub struct Config {
     /// The request header that names the chosen cluster: a lower-case header
     /// token that has no other meaning in HTTP. Default `x-upstream-cluster`.
     pub route_header: String,
+    /// The request header that lists the chosen endpoints, for pools that
+    /// balance those of a cluster. Default `x-gateway-destination-endpoint`.
+    pub endpoint_header: String,
     /// Whether responses tell the decision in `x-paceline-decision`.
     pub explain: bool,
     /// How long the counts of a worker that stopped renewing them still count:
@@ -123,6 +131,17 @@ fn read(node: Node<'_>, problems: &mut Problems) -> Option<Config> {
         .and_then(|node| node.text_that(names::is_route_header, names::ROUTE_HEADER, problems))
         .unwrap_or(DEFAULT_ROUTE_HEADER)
         .to_ascii_lowercase();
+    let endpoint_header = object
+        .get("endpoint_header")
+        .and_then(|node| node.text_that(names::is_route_header, names::ROUTE_HEADER, problems))
+        .unwrap_or(DEFAULT_ENDPOINT_HEADER)
+        .to_ascii_lowercase();
+    if let Some(node) = object.get("endpoint_header")
+        && endpoint_header == route_header
+    {
+        let message = "is the route_header too; give each its own".to_owned();
+        problems.add(&node.path, message);
+    }
     let lease = object
         .get("lease")
         .and_then(|node| node.duration(MIN_LEASE..=MAX_LEASE, problems))
@@ -143,6 +162,7 @@ fn read(node: Node<'_>, problems: &mut Problems) -> Option<Config> {
 
     let config = Config {
         route_header,
+        endpoint_header,
         explain,
         lease,
         model,
@@ -185,7 +205,13 @@ fn read_pools(object: &Object<'_>, problems: &mut Problems) -> Vec<Pool> {
     let Some(pools) = object.get("pools") else {
         return pool::read_shorthand(object, problems).into_iter().collect();
     };
-    for key in ["upstreams", "policy", "request_size"] {
+    for key in [
+        "upstreams",
+        "cluster",
+        "endpoints",
+        "policy",
+        "request_size",
+    ] {
         if object.get(key).is_some() {
             let message = "cannot stand beside pools; move it into a pool".to_owned();
             problems.add(&Path::Key(&object.path, key), message);

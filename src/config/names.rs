@@ -1,5 +1,7 @@
 //! What can stand in a header, in a metric's name, or as a header's name.
 
+use core::net::SocketAddr;
+
 /// The longest name of a pool or cluster. Istio's cluster names, made of a port,
 /// a subset and a host name, stay below it.
 const MAX_NAME_LEN: usize = 512;
@@ -11,6 +13,10 @@ pub(super) const NAME: &str = "a name of 1 to 512 visible ASCII characters, \
 /// What [`is_route_header`] accepts, in words.
 pub(super) const ROUTE_HEADER: &str = "the name of a request header that means nothing else, \
      such as \"x-upstream-cluster\"";
+
+/// What [`endpoint_address`] accepts, in words.
+pub(super) const ADDRESS: &str =
+    "an IP address and a port, such as \"10.0.0.1:8000\" or \"[fd00::1]:8000\"";
 
 /// Request headers that mean something else to HTTP or to Envoy. Overwriting
 /// them would break the request or give away what they protect.
@@ -57,6 +63,14 @@ pub(super) fn is_route_header(text: &str) -> bool {
         .iter()
         .any(|name| name.eq_ignore_ascii_case(text));
     is_token(text) && !reserved
+}
+
+/// The address of an endpoint in the form in which Envoy writes it, `ip:port`
+/// with IPv6 in brackets; `None` where the text is none.
+#[must_use]
+pub fn endpoint_address(text: &str) -> Option<String> {
+    let address: SocketAddr = text.parse().ok()?;
+    (address.port() != 0).then(|| address.to_string())
 }
 
 /// A token of RFC 9110, section 5.6.2.
@@ -106,6 +120,23 @@ mod tests {
     fn free_header_tokens_can_route() {
         for name in ["x-upstream-cluster", "X-Upstream", "x_route", "a", "x.y~z"] {
             assert!(is_route_header(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_endpoints_have_one_form() {
+        for (text, address) in [
+            ("10.0.0.1:8000", Some("10.0.0.1:8000")),
+            ("[fd00:0::1]:8000", Some("[fd00::1]:8000")),
+            ("[FD00::1]:8000", Some("[fd00::1]:8000")),
+            ("fd00::1:8000", None),
+            ("10.0.0.1", None),
+            ("10.0.0.1:0", None),
+            ("localhost:8000", None),
+            (" 10.0.0.1:8000", None),
+            ("10.0.0.1:8000,10.0.0.2:8000", None),
+        ] {
+            assert_eq!(endpoint_address(text).as_deref(), address, "{text:?}");
         }
     }
 

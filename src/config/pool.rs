@@ -3,7 +3,7 @@
 use core::ops::RangeInclusive;
 
 use super::error::Problems;
-use super::json::Quoted;
+use super::json::{Json, Quoted};
 use super::matcher::{self, Match};
 use super::names;
 use super::policy::{self, PolicyConfig};
@@ -23,8 +23,12 @@ pub struct Pool {
     pub name: String,
     /// Which requests belong to the pool.
     pub matcher: Match,
-    /// At least one, each cluster once. Other pools may name the same clusters.
+    /// At least one, each cluster once, unless `endpoints` stands for them.
+    /// Other pools may name the same clusters.
     pub upstreams: Vec<Upstream>,
+    /// The cluster whose endpoints are the pool's upstreams, in place of
+    /// `upstreams`.
+    pub endpoints: Option<Endpoints>,
     /// How one of `upstreams` is picked.
     pub policy: PolicyConfig,
     /// Where its requests show how large they are.
@@ -49,17 +53,36 @@ pub struct Upstream {
     pub weight: u32,
 }
 
+/// A cluster that is balanced endpoint by endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The Envoy cluster.
+    pub cluster: String,
+    /// At least one, each address once; `None` where they are to be discovered.
+    pub fixed: Option<Vec<Endpoint>>,
+}
+
+/// One endpoint of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// An IP address and a port, as Envoy writes them: `10.0.0.1:8000`,
+    /// `[fd00::1]:8000`.
+    pub address: String,
+    /// As of an [`Upstream`].
+    pub weight: u32,
+}
+
 /// Reads the one pool that top-level `upstreams` and `policy` stand for.
 pub(super) fn read_shorthand(root: &Object<'_>, problems: &mut Problems) -> Option<Pool> {
     let allowed = "the clusters to balance, such as [{\"cluster\": \"gpu-a\"}], or give pools";
-    let upstreams = root
-        .require("upstreams", allowed, problems)
-        .and_then(|node| read_upstreams(node, problems));
+    let targets = read_targets(root, allowed, problems);
     let (policy, request_size) = read_choice(root, problems);
+    let (upstreams, endpoints) = targets?;
     Some(Pool {
         name: SHORTHAND_NAME.to_owned(),
         matcher: Match::default(),
-        upstreams: upstreams?,
+        upstreams,
+        endpoints,
         policy,
         request_size,
     })
@@ -90,7 +113,15 @@ fn read_pool(
     problems: &mut Problems,
 ) -> Option<Pool> {
     let object = node.object("an object with name and upstreams", problems)?;
-    let keys = ["name", "match", "upstreams", "policy", "request_size"];
+    let keys = [
+        "name",
+        "match",
+        "upstreams",
+        "cluster",
+        "endpoints",
+        "policy",
+        "request_size",
+    ];
     object.allow_only(&keys, problems);
 
     let name = read_pool_name(&object, index, names, problems);
@@ -98,15 +129,15 @@ fn read_pool(
         .get("match")
         .and_then(|node| matcher::read(node, problems))
         .unwrap_or_default();
-    let upstreams = object
-        .require("upstreams", UPSTREAMS, problems)
-        .and_then(|node| read_upstreams(node, problems));
+    let targets = read_targets(&object, UPSTREAMS, problems);
     let (policy, request_size) = read_choice(&object, problems);
+    let (upstreams, endpoints) = targets?;
 
     Some(Pool {
         name: name?,
         matcher,
-        upstreams: upstreams?,
+        upstreams,
+        endpoints,
         policy,
         request_size,
     })
@@ -148,6 +179,100 @@ fn read_choice(object: &Object<'_>, problems: &mut Problems) -> (PolicyConfig, S
         problems.add(&node.path, message);
     }
     (policy, request_size)
+}
+
+/// Reads what a pool can choose from: `upstreams`, or `cluster` and perhaps
+/// `endpoints`.
+fn read_targets(
+    object: &Object<'_>,
+    allowed: &str,
+    problems: &mut Problems,
+) -> Option<(Vec<Upstream>, Option<Endpoints>)> {
+    let endpoints = object.get("endpoints");
+    let Some(cluster) = object.get("cluster") else {
+        if let Some(endpoints) = endpoints
+            && read_endpoints(endpoints, problems).is_some()
+        {
+            let message = "needs cluster beside it, the cluster whose endpoints these are";
+            problems.add(&endpoints.path, message.to_owned());
+            // One problem is told once.
+            object.get("upstreams")?;
+        }
+        let upstreams = object.require("upstreams", allowed, problems)?;
+        return Some((read_upstreams(upstreams, problems)?, None));
+    };
+    if let Some(upstreams) = object.get("upstreams") {
+        let message = "cannot stand beside cluster; \
+                       name several clusters here, or one and its endpoints there";
+        problems.add(&upstreams.path, message.to_owned());
+    }
+    let fixed = match endpoints {
+        Some(node) => Some(read_endpoints(node, problems)?),
+        None => None,
+    };
+    let cluster = cluster.text_that(names::is_name, names::NAME, problems)?;
+    let cluster = cluster.to_owned();
+    Some((Vec::new(), Some(Endpoints { cluster, fixed })))
+}
+
+const ENDPOINTS: &str = "an array of at least one endpoint, such as [\"10.0.0.1:8000\"]";
+
+fn read_endpoints(node: Node<'_>, problems: &mut Problems) -> Option<Vec<Endpoint>> {
+    let items = node.items(ENDPOINTS, problems)?;
+    let mut addresses = FirstUses::default();
+    let mut endpoints = Vec::with_capacity(items.len());
+    for (index, json) in items.iter().enumerate() {
+        let path = Path::Index(&node.path, index);
+        let item = Node { json, path };
+        endpoints.extend(read_endpoint(item, index, &mut addresses, problems));
+    }
+    Some(endpoints)
+}
+
+fn read_endpoint(
+    node: Node<'_>,
+    index: usize,
+    addresses: &mut FirstUses,
+    problems: &mut Problems,
+) -> Option<Endpoint> {
+    if let Json::String(_) = node.json {
+        let address = read_address(&node, index, addresses, problems)?;
+        return Some(Endpoint {
+            address,
+            weight: DEFAULT_WEIGHT,
+        });
+    }
+    let allowed = "\"10.0.0.1:8000\", or an object such as \
+                   {\"address\": \"10.0.0.1:8000\", \"weight\": 2}";
+    let object = node.object(allowed, problems)?;
+    object.allow_only(&["address", "weight"], problems);
+    let weight = object
+        .get("weight")
+        .and_then(|node| node.whole(WEIGHTS, problems))
+        .unwrap_or(DEFAULT_WEIGHT);
+    let address = object.require("address", names::ADDRESS, problems)?;
+    let address = read_address(&address, index, addresses, problems)?;
+    Some(Endpoint { address, weight })
+}
+
+fn read_address(
+    node: &Node<'_>,
+    index: usize,
+    addresses: &mut FirstUses,
+    problems: &mut Problems,
+) -> Option<String> {
+    let is_address = |text: &str| names::endpoint_address(text).is_some();
+    let text = node.text_that(is_address, names::ADDRESS, problems)?;
+    let address = names::endpoint_address(text)?;
+    if let Some(first) = addresses.earlier(&address, index) {
+        let message = format!(
+            "{} is already endpoint {first} of this pool; \
+             name an address once, its weight gives its share",
+            Quoted(text)
+        );
+        problems.add(&node.path, message);
+    }
+    Some(address)
 }
 
 const UPSTREAMS: &str = "an array of at least one upstream, such as [{\"cluster\": \"gpu-a\"}]";

@@ -33,7 +33,7 @@ impl Explanation {
         let name = |member| {
             topology
                 .upstream_of(member)
-                .map_or("", |u| u.cluster.as_str())
+                .map_or("", |upstream| upstream.name())
         };
         let mut text = format!("upstream={}; policy={}", name(member), self.policy);
         // Writing to a String cannot fail.

@@ -18,13 +18,17 @@ use crate::estimate::{AtPick, Basis, Tuning};
 use crate::host::SharedData;
 use crate::outcome::End;
 use crate::policy::{self, Candidate, Choice, Picked, Policy, Scored};
-use crate::pool::{MemberIndex, Topology, UpstreamIndex};
+use crate::pool::{Handle, MemberIndex, Topology};
 use crate::random::Rng;
 use crate::state::{Ledger, StateError, View, Work};
 use crate::time::Timestamp;
 
 pub use explanation::Explanation;
 use learning::learn;
+
+/// How many endpoints are named besides the picked one: one for each of the
+/// shipped retries, and one for an endpoint that the proxy knows no more.
+const ALTERNATIVES: usize = 3;
 
 /// Where requests go and what is outstanding: one worker's balancer.
 pub struct Balancer {
@@ -112,9 +116,9 @@ pub struct Demand {
 #[must_use = "a reservation that is dropped is never released"]
 pub struct Reservation {
     /// Which member was picked.
-    pub member: MemberIndex,
+    pub member: Handle,
     /// Which upstream that is.
-    pub upstream: UpstreamIndex,
+    pub upstream: Handle,
     /// When.
     pub picked_at: Timestamp,
     /// What was outstanding at the upstream at that moment.
@@ -125,11 +129,23 @@ pub struct Reservation {
     size: Option<f64>,
 }
 
+impl Reservation {
+    /// What is reserved: the work that was expected of the request.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.work
+    }
+}
+
 /// A pick that has been counted.
 #[derive(Debug, PartialEq)]
 pub struct Route {
     /// What to give back when the request ends.
     pub reservation: Reservation,
+    /// Which member was picked, in the topology of this moment.
+    pub member: MemberIndex,
+    /// Whom to try after it, in that order: for pools of endpoints.
+    pub alternatives: Vec<MemberIndex>,
     /// Why this one, for people.
     pub explanation: Explanation,
     /// Requests in flight at the upstream, this one included.
@@ -190,6 +206,12 @@ impl Balancer {
     #[must_use]
     pub fn topology(&self) -> &Rc<Topology> {
         self.ledger.topology()
+    }
+
+    /// The cluster whose endpoints `pool` balances, if it does that.
+    #[must_use]
+    pub fn cluster_of(&self, pool: usize) -> Option<String> {
+        self.topology().pools.get(pool)?.cluster.clone()
     }
 
     /// Picks a member of the demand's pool and counts the request there, at
@@ -259,10 +281,27 @@ impl Balancer {
             .get(picked.best.index)
             .ok_or(PassThrough::NoPool)?;
         let second = |scored: Scored| Some((candidates.get(scored.index)?.member, scored.score));
+        let handles = (
+            topology.member_handle(winner.member),
+            topology.upstream_handle(winner.upstream),
+        );
+        let (Some(member), Some(upstream)) = handles else {
+            return Err(PassThrough::NoPool);
+        };
+        let is_of_endpoints = topology
+            .pools
+            .get(pool)
+            .is_some_and(|it| it.cluster.is_some());
         Ok(Route {
+            member: winner.member,
+            alternatives: if is_of_endpoints {
+                alternatives(candidates, &picked, rng)
+            } else {
+                Vec::new()
+            },
             reservation: Reservation {
-                member: winner.member,
-                upstream: winner.upstream,
+                member,
+                upstream,
                 picked_at: now,
                 at_pick: AtPick {
                     load: winner.in_flight as f64 + 1.0,
@@ -298,9 +337,15 @@ impl Balancer {
         finished: &Finished,
         now: Timestamp,
     ) -> Result<Released, StateError> {
-        let member = reservation.member;
         let topology = Rc::clone(self.ledger.topology());
-        let upstream = reservation.upstream;
+        // What is reserved stays in the topology, so both are found; a number
+        // that nothing has is a request that nobody counts.
+        let member = topology
+            .find_member(reservation.member)
+            .unwrap_or(usize::MAX);
+        let upstream = topology
+            .find_upstream(reservation.upstream)
+            .unwrap_or(usize::MAX);
         let pool = topology.members.get(member).map_or(0, |member| member.pool);
         let decay = self
             .policies
@@ -334,6 +379,66 @@ impl Balancer {
                 Err(error)
             }
         }
+    }
+
+    /// Counts a request at the endpoint of `pool` that turned out to serve it:
+    /// the one that was picked had failed or was not there, or none was picked.
+    /// `None` where the pool has no such endpoint.
+    ///
+    /// # Errors
+    /// The request is not counted.
+    pub fn adopt(
+        &mut self,
+        shared: &mut impl SharedData,
+        pool: usize,
+        address: &str,
+        work: Work,
+        picked_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<(Reservation, u64)>, StateError> {
+        let topology = Rc::clone(self.ledger.topology());
+        let Some(index) = topology.endpoint(pool, address) else {
+            return Ok(None);
+        };
+        let upstream = topology
+            .members
+            .get(index)
+            .map_or(usize::MAX, |it| it.upstream);
+        let handles = (
+            topology.member_handle(index),
+            topology.upstream_handle(upstream),
+        );
+        let (Some(member), Some(there)) = handles else {
+            return Ok(None);
+        };
+        let committed = self.ledger.update(shared, now, |view| {
+            let others = view.outstanding(upstream);
+            view.reserve(upstream, work);
+            others
+        })?;
+        let others = committed.value;
+        let in_flight = others.requests() + 1;
+        let reservation = Reservation {
+            member,
+            upstream: there,
+            picked_at,
+            at_pick: AtPick {
+                load: in_flight as f64,
+                others_work: others.work(),
+            },
+            work,
+            size: None,
+        };
+        Ok(Some((reservation, in_flight)))
+    }
+
+    /// Replaces the endpoints that were discovered. What requests still hold
+    /// is kept besides, though it is picked no more.
+    pub fn set_endpoints(&mut self, config: &Config, discovered: impl Fn(&str) -> Vec<String>) {
+        let mut topology = Topology::with_endpoints(config, discovered);
+        topology.retain(self.ledger.topology(), self.ledger.held());
+        self.order = (0..topology.members.len()).collect();
+        self.ledger.set_topology(Rc::new(topology));
     }
 
     /// Keeps this worker's counts alive, once it has any, and returns what is
@@ -415,6 +520,27 @@ fn decide(
         work,
         basis,
     })
+}
+
+/// Whom to try after the winner: the second best, and others drawn at random.
+fn alternatives(candidates: &[Candidate], picked: &Picked, rng: &mut Rng) -> Vec<MemberIndex> {
+    let len = candidates.len();
+    let start = if len > 0 { rng.below(len) } else { 0 };
+    let second = picked.runner_up.map(|scored| scored.index);
+    let others = (0..len).map(|step| (start + step) % len);
+    let mut order = Vec::with_capacity(ALTERNATIVES);
+    for index in second.into_iter().chain(others) {
+        let Some(candidate) = candidates.get(index) else {
+            continue;
+        };
+        if index != picked.best.index && !order.contains(&candidate.member) {
+            order.push(candidate.member);
+        }
+        if order.len() == ALTERNATIVES {
+            break;
+        }
+    }
+    order
 }
 
 /// Brings `count` elements, drawn at random, to the front.

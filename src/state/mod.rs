@@ -9,9 +9,12 @@
 //! - [`record`]: the bytes. Fixed-width rows, edited in place.
 //! - [`rows`]: what one row means: a member's estimates, a pool's totals.
 //! - [`outstanding`]: what is outstanding at an upstream, in requests and work.
+//! - [`endpoints`]: the bytes of the list of discovered endpoints, which has a key
+//!   of its own.
 //! - [`ledger`]: one worker's view of the record: where its members stand in
 //!   it, its lane, and what it has in flight.
 
+pub mod endpoints;
 pub mod ledger;
 pub mod outstanding;
 pub mod record;

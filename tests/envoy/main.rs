@@ -16,6 +16,7 @@
 
 mod bodies;
 mod configuration;
+mod endpoints;
 mod gateway;
 mod in_flight;
 mod metrics;

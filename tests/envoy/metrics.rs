@@ -67,7 +67,7 @@ async fn all_of_them_are_there_before_the_first_request() {
     for (name, count) in [
         ("paceline_picks_total", 2),
         ("paceline_in_flight", 2),
-        ("paceline_pass_through_total", 4),
+        ("paceline_pass_through_total", 5),
         ("paceline_transaction_retries_total", 1),
         ("paceline_state_errors_total", 1),
     ] {

@@ -7,7 +7,7 @@ use crate::host::{Action, Process, Root, VM_ID, Vm};
 
 /// What may be found in place of the record: noise, the record itself cut,
 /// lengthened, flipped or overwritten, and extremes.
-fn blobs(record: &[u8]) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn blobs(record: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut rng = fastrand::Rng::with_seed(11);
     let mut blobs = vec![
         ("empty".into(), Vec::new()),
@@ -41,10 +41,10 @@ fn blobs(record: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Keys and values of the shared data.
-type Records = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A worker that has served, and every key that it has written.
-fn seasoned(configuration: &str) -> (Process, Root, Records) {
+pub(crate) fn seasoned(configuration: &str) -> (Process, Root, Records) {
     let process = Process::new();
     let root = Vm::start(&process, configuration).unwrap();
     for _ in 0..4 {
@@ -61,7 +61,7 @@ fn seasoned(configuration: &str) -> (Process, Root, Records) {
 
 /// The filter must go on routing at once or, having said why, with the next
 /// request; and what the damage added to the counts must end with the leases.
-fn recovers(process: &Process, root: &Root, context: &str) {
+pub(crate) fn recovers(process: &Process, root: &Root, context: &str) {
     let before: u64 = pass_throughs(process).values().sum();
     let first = root.request(GET).in_case(context);
     let routed = picked(&first).is_some();

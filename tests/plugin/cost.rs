@@ -6,7 +6,7 @@ use crate::host::{CallTable, Process, Root, Stream, Vm};
 
 /// Most host calls in a request's whole life, and most bytes copied across the
 /// VM's boundary, with eight upstreams and the default policy.
-const MAX_CALLS: usize = 15;
+const MAX_CALLS: usize = 16;
 const MAX_BYTES: usize = 2048;
 
 /// A worker that has found its feet: lane claimed, metrics of all upstreams defined.

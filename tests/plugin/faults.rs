@@ -20,7 +20,7 @@ pub(crate) const STATUSES: [Status; 9] = [
 
 /// A request from its headers to its end, with a body, on an upstream that
 /// answers well. Where it went, and all that the filter told Envoy on the way.
-fn life(process: &Process, root: &Root) -> VmResult<(Option<String>, Vec<Action>)> {
+pub(crate) fn life(process: &Process, root: &Root) -> VmResult<(Option<String>, Vec<Action>)> {
     let stream = root.stream()?;
     let mut actions = vec![stream.request_headers(HeaderMap::new(GET), false)?];
     actions.push(stream.request_body(b"a prompt", true)?);

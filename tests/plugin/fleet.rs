@@ -136,6 +136,10 @@ pub(crate) fn respond(
         &["upstream", "request_attempt_count"],
         Property::int(response.attempts),
     );
+    stream.set_property(
+        &["response", "code_details"],
+        Property::text("via_upstream"),
+    );
     if let Some(cluster) = picked(stream) {
         stream.set_property(&["xds", "cluster_name"], Property::text(&cluster));
     }
@@ -151,10 +155,6 @@ pub(crate) fn respond(
     stream.set_property(&["response", "size"], Property::int(size));
     stream.set_property(&["request", "duration"], Property::int(nanos));
     stream.set_property(&["response", "backend_latency"], Property::int(nanos));
-    stream.set_property(
-        &["response", "code_details"],
-        Property::text("via_upstream"),
-    );
     Ok(actions)
 }
 

@@ -13,6 +13,7 @@ mod contention;
 mod contract;
 mod corruption;
 mod cost;
+mod endpoints;
 mod faults;
 mod fleet;
 mod host;

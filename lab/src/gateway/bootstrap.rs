@@ -6,10 +6,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::topology::ENDPOINTS_CLUSTER;
 use super::{Balancing, GatewayError, Topology, Upstream};
 
-/// The file that users copy.
+/// The files that users copy: for a cluster for each server, and for one whose
+/// endpoints the servers are.
 const SHIPPED: &str = include_str!("../../../envoy/envoy.yaml");
+const SHIPPED_ENDPOINTS: &str = include_str!("../../../envoy/endpoints.yaml");
+
+/// Where the endpoints are read from, in the gateway's directory.
+pub(super) const ENDPOINTS_FILE: &str = "endpoints.json";
 
 /// Where a reloadable listener is read from, in the gateway's directory.
 pub(super) const LISTENERS_FILE: &str = "listeners.json";
@@ -29,6 +35,8 @@ const PLUGIN: &str = "/typed_config/config";
 const SHOWS_BODIES: &str = "allow_on_headers_stop_iteration";
 const FILTER_MODULE: &str = "/typed_config/config/vm_config/code/local/filename";
 const FILTER_CONFIG: &str = "/typed_config/config/configuration/value";
+const ENDPOINTS_SOURCE: &str =
+    "/static_resources/clusters/0/eds_cluster_config/eds_config/path_config_source";
 const AGGREGATED: &str = "/cluster_type/typed_config/clusters";
 /// How many other upstreams stand by for the retries of one, as the shipped file
 /// recommends.
@@ -47,6 +55,8 @@ pub(super) struct Rendered {
     value: Value,
     /// The file of the listeners, if they are to be read from one.
     pub(super) listeners: Option<String>,
+    /// The file of the endpoints, if they are to be read from one.
+    pub(super) endpoints: Option<String>,
 }
 
 /// Where Envoy is to listen; port 0 lets the system choose.
@@ -59,10 +69,14 @@ pub(super) struct Sockets {
 }
 
 impl Bootstrap {
-    /// The shipped configuration.
-    pub(super) fn shipped() -> Result<Self, GatewayError> {
+    /// The shipped configuration for such a topology.
+    pub(super) fn shipped(topology: &Topology) -> Result<Self, GatewayError> {
+        let text = match topology.endpoints {
+            true => SHIPPED_ENDPOINTS,
+            false => SHIPPED,
+        };
         Ok(Self {
-            value: serde_saphyr::from_str(SHIPPED)?,
+            value: serde_saphyr::from_str(text)?,
         })
     }
 
@@ -79,7 +93,13 @@ impl Bootstrap {
         *self.at(LISTENER_PORT)? = socket_address(sockets.listener);
         self.set_filter(topology)?;
         self.set_routes(topology)?;
-        self.set_clusters(topology)?;
+        let endpoints = if topology.endpoints {
+            self.watch_endpoints(&topology.balancing)?;
+            Some(endpoints(&topology.upstreams)?)
+        } else {
+            self.set_clusters(topology)?;
+            None
+        };
         let listeners = if topology.reloadable {
             Some(self.take_listeners()?)
         } else {
@@ -88,6 +108,7 @@ impl Bootstrap {
         Ok(Rendered {
             value: self.value,
             listeners,
+            endpoints,
         })
     }
 
@@ -183,6 +204,32 @@ impl Bootstrap {
         Ok(())
     }
 
+    /// Lets the one cluster read its endpoints from a watched file.
+    fn watch_endpoints(&mut self, balancing: &Balancing) -> Result<(), GatewayError> {
+        let cluster = self.list(CLUSTERS)?.first_mut();
+        let cluster = cluster.ok_or_else(|| GatewayError::template(CLUSTERS, "no cluster"))?;
+        if cluster
+            .get("name")
+            .is_none_or(|name| name != ENDPOINTS_CLUSTER)
+        {
+            return Err(GatewayError::template(CLUSTERS, "not the cluster `gpus`"));
+        }
+        if let Some(fields) = cluster.as_object_mut() {
+            fields.remove("load_assignment");
+            fields.remove("dns_refresh_rate");
+        }
+        set(cluster, "type", json!("EDS"));
+        // The path is completed when the directory is known.
+        let source = json!({ "resource_api_version": "V3", "path_config_source": {} });
+        set(
+            cluster,
+            "eds_cluster_config",
+            json!({ "eds_config": source }),
+        );
+        set_policy(cluster, balancing);
+        Ok(())
+    }
+
     /// Moves the listeners out, into what Envoy reads from a watched file.
     fn take_listeners(&mut self) -> Result<String, GatewayError> {
         let mut resources = std::mem::take(self.list(LISTENERS)?);
@@ -214,13 +261,20 @@ impl Rendered {
     /// lies, if there is one.
     pub(super) fn to_json(&self, directory: &Path) -> Result<String, GatewayError> {
         let mut value = self.value.clone();
-        if self.listeners.is_some() {
+        if self.listeners.is_some() || self.endpoints.is_some() {
             // Envoy insists on a name for itself where anything is dynamic.
             set(
                 &mut value,
                 "node",
                 json!({ "id": "gateway", "cluster": "gateway" }),
             );
+        }
+        if self.endpoints.is_some()
+            && let Some(source) = value.pointer_mut(ENDPOINTS_SOURCE)
+        {
+            set(source, "path", json!(directory.join(ENDPOINTS_FILE)));
+        }
+        if self.listeners.is_some() {
             let source = json!({
                 "resource_api_version": "V3",
                 "path_config_source": { "path": directory.join(LISTENERS_FILE) },
@@ -244,14 +298,23 @@ fn set_servers(cluster: &mut Value, upstreams: &[Upstream]) -> Result<(), Gatewa
     let servers = cluster
         .pointer_mut(SERVERS)
         .ok_or_else(|| GatewayError::template(CLUSTERS, "a cluster without servers"))?;
-    *servers = upstreams
-        .iter()
-        .map(|upstream| {
-            let address = socket_address(upstream.address);
-            json!({ "endpoint": { "address": { "socket_address": address } } })
-        })
-        .collect();
+    *servers = upstreams.iter().map(server).collect();
     Ok(())
+}
+
+fn server(upstream: &Upstream) -> Value {
+    let address = socket_address(upstream.address);
+    json!({ "endpoint": { "address": { "socket_address": address } } })
+}
+
+/// What Envoy reads from a watched file of endpoints.
+pub(super) fn endpoints(upstreams: &[Upstream]) -> Result<String, GatewayError> {
+    let servers: Vec<_> = upstreams.iter().map(server).collect();
+    to_text(&json!({ "resources": [{
+        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": ENDPOINTS_CLUSTER,
+        "endpoints": [{ "lb_endpoints": servers }],
+    }]}))
 }
 
 fn socket_address(address: SocketAddr) -> Value {
@@ -343,7 +406,7 @@ mod tests {
     }
 
     fn fill(topology: &Topology) -> Result<Rendered, GatewayError> {
-        Bootstrap::shipped().unwrap().render(topology, sockets())
+        Bootstrap::shipped(topology)?.render(topology, sockets())
     }
 
     fn render(topology: &Topology) -> Value {
@@ -420,6 +483,20 @@ mod tests {
         let text = rendered.to_json(Path::new("/run")).unwrap();
         assert!(text.contains("/run/listeners.json"), "{text}");
         assert!(!text.contains("\"ingress\""), "{text}");
+    }
+
+    #[test]
+    fn endpoints_are_read_from_their_own_file() {
+        let mut topology = topology(filter());
+        topology.endpoints = true;
+        let value = render(&topology);
+        assert_eq!(names(&value, CLUSTERS), [ENDPOINTS_CLUSTER]);
+        assert_eq!(
+            value.pointer(ENDPOINTS_SOURCE).unwrap()["path"],
+            "/run/endpoints.json"
+        );
+        let file = fill(&topology).unwrap().endpoints.unwrap();
+        assert_eq!(file.matches("port_value").count(), 3, "{file}");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::bootstrap::{Bootstrap, LISTENERS_FILE, Rendered, Sockets};
-use super::{Balancing, GatewayError, Place, Topology, container};
+use super::bootstrap::{self, Bootstrap, ENDPOINTS_FILE, LISTENERS_FILE, Rendered, Sockets};
+use super::{Balancing, GatewayError, Place, Topology, Upstream, container};
 
 const CONFIG_FILE: &str = "envoy.json";
 const MODULE_FILE: &str = "filter.wasm";
@@ -59,6 +59,9 @@ impl Files {
         if let Some(listeners) = &rendered.listeners {
             self.write_file(LISTENERS_FILE, listeners)?;
         }
+        if let Some(endpoints) = &rendered.endpoints {
+            self.write_file(ENDPOINTS_FILE, endpoints)?;
+        }
         self.write_file(CONFIG_FILE, rendered.to_json(self.seen())?)
     }
 
@@ -73,11 +76,22 @@ impl Files {
         if fs::read_to_string(&path).is_ok_and(|current| current == listeners) {
             return Ok(false);
         }
-        let staged = "listeners.staged";
-        self.write_file(staged, &listeners)?;
-        fs::rename(self.path().join(staged), &path)
-            .map_err(|source| GatewayError::file(&path, source))?;
+        self.replace(LISTENERS_FILE, &listeners)?;
         Ok(true)
+    }
+
+    /// Replaces the file of the endpoints, which Envoy watches.
+    pub(super) fn replace_endpoints(&self, servers: &[Upstream]) -> Result<(), GatewayError> {
+        self.replace(ENDPOINTS_FILE, &bootstrap::endpoints(servers)?)
+    }
+
+    /// Moves a new file over a watched one, which is what Envoy notices.
+    fn replace(&self, name: &str, content: &str) -> Result<(), GatewayError> {
+        let staged = format!("{name}.staged");
+        self.write_file(&staged, content)?;
+        let path = self.path().join(name);
+        fs::rename(self.path().join(staged), &path)
+            .map_err(|source| GatewayError::file(&path, source))
     }
 
     fn render(&self, topology: &Topology) -> Result<Rendered, GatewayError> {
@@ -87,7 +101,7 @@ impl Files {
                 listener: any,
                 admin: any,
             };
-            return Bootstrap::shipped()?.render(topology, sockets);
+            return Bootstrap::shipped(topology)?.render(topology, sockets);
         }
         let mut topology = topology.clone();
         if let Balancing::Filter { module, .. } = &mut topology.balancing {
@@ -101,7 +115,7 @@ impl Files {
             listener: (any, container::LISTENER_PORT).into(),
             admin: (any, container::ADMIN_PORT).into(),
         };
-        Bootstrap::shipped()?.render(&topology, sockets)
+        Bootstrap::shipped(&topology)?.render(&topology, sockets)
     }
 
     fn seen(&self) -> &Path {

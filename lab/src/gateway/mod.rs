@@ -25,7 +25,7 @@ pub use self::container::Network;
 pub use self::error::GatewayError;
 pub use self::locate::{envoy_binary, filter_module};
 pub use self::stats::{Sample, Stats};
-pub use self::topology::{Balancing, Topology, Upstream};
+pub use self::topology::{Balancing, ENDPOINTS_CLUSTER, Topology, Upstream};
 
 use self::admin::Admin;
 use self::files::Files;
@@ -57,6 +57,7 @@ pub struct Gateway {
     admin_url: String,
     workers: u32,
     reloadable: bool,
+    endpoints: bool,
     /// Last, so that Envoy is gone before its files are.
     files: Files,
 }
@@ -105,6 +106,7 @@ impl Gateway {
             listener,
             workers: topology.workers,
             reloadable: topology.reloadable,
+            endpoints: topology.endpoints,
             files,
         })
     }
@@ -169,6 +171,28 @@ impl Gateway {
             self.process.check_alive(deadline)?;
             tokio::time::sleep(POLL_INTERVAL).await;
         }
+    }
+
+    /// Replaces the endpoints of the cluster, as a control plane would. Returns
+    /// once Envoy has taken them over.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::NotReloadable`] unless started with
+    /// [`Topology::endpoints`].
+    pub async fn set_endpoints(&mut self, servers: &[Upstream]) -> Result<(), GatewayError> {
+        const UPDATES: &str = "cluster.gpus.update_success";
+        if !self.endpoints {
+            return Err(GatewayError::NotReloadable);
+        }
+        let before = self.stats().await?.total(UPDATES);
+        self.files.replace_endpoints(servers)?;
+        let deadline = Instant::now() + START_DEADLINE;
+        while self.stats().await?.total(UPDATES) == before {
+            self.process.check_alive(deadline)?;
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Ok(())
     }
 
     /// Waits for Envoy to end, which it should not do by itself.

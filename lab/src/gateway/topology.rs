@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The name of the cluster whose endpoints the servers are.
+pub const ENDPOINTS_CLUSTER: &str = "gpus";
+
 /// A server, as an Envoy cluster of its own and an aggregate that begins with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
@@ -55,6 +58,10 @@ pub struct Topology {
     pub request_timeout: Option<Duration>,
     /// Whether Envoy tries again elsewhere, as the shipped configuration says.
     pub retries: bool,
+    /// Whether the servers are the endpoints of one cluster, [`ENDPOINTS_CLUSTER`],
+    /// as in the shipped `envoy/endpoints.yaml`. Envoy then watches their list,
+    /// see [`Gateway::set_endpoints`](super::Gateway::set_endpoints).
+    pub endpoints: bool,
     /// Whether Envoy reads the listener from a file that it watches, as
     /// [`Gateway::reconfigure`](super::Gateway::reconfigure) needs.
     pub reloadable: bool,
@@ -82,6 +89,7 @@ impl Topology {
             shows_bodies: true,
             request_timeout: None,
             retries: true,
+            endpoints: false,
             reloadable: false,
             drain_time: Duration::from_secs(600),
         }

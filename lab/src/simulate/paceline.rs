@@ -164,7 +164,7 @@ impl Gateways {
             size: call.size.map(|size| size as f64),
         };
         let route = instance.balancer.pick(shared, &demand, at(now)).ok()?;
-        let server = *instance.servers.get(route.reservation.member)?;
+        let server = *instance.servers.get(route.member)?;
         instance.renewed_at = now;
         instance.outstanding += 1;
         *self.tickets.get_mut(call.id)? = Some(Ticket::Reserved {

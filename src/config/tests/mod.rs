@@ -27,6 +27,7 @@ fn the_smallest_configuration_is_one_pool_with_all_defaults() {
     let config = parse(r#"{"upstreams": [{"cluster": "gpu-a"}, {"cluster": "gpu-b"}]}"#);
     let expected = Config {
         route_header: "x-upstream-cluster".to_owned(),
+        endpoint_header: "x-gateway-destination-endpoint".to_owned(),
         explain: false,
         lease: Duration::from_secs(10),
         model: ModelSource::Body,
@@ -35,6 +36,7 @@ fn the_smallest_configuration_is_one_pool_with_all_defaults() {
             name: "default".to_owned(),
             matcher: Match::default(),
             upstreams: vec![upstream("gpu-a", 1), upstream("gpu-b", 1)],
+            endpoints: None,
             policy: PolicyConfig::default(),
             request_size: SizeSource::default(),
         }],
@@ -74,6 +76,7 @@ fn a_full_configuration_is_read() {
     );
     let expected = Config {
         route_header: "x-route".to_owned(),
+        endpoint_header: "x-gateway-destination-endpoint".to_owned(),
         explain: true,
         lease: Duration::from_secs(60),
         model: ModelSource::Header("x-model".to_owned()),
@@ -90,6 +93,7 @@ fn a_full_configuration_is_read() {
                     ..Match::default()
                 },
                 upstreams: vec![upstream("a", 1000), upstream("b", 1)],
+                endpoints: None,
                 policy: PolicyConfig::LeastRequest {
                     choice_count: Some(2),
                     active_request_bias: 1.0,
@@ -103,6 +107,7 @@ fn a_full_configuration_is_read() {
                     ..Match::default()
                 },
                 upstreams: vec![upstream("b", 1)],
+                endpoints: None,
                 policy: PolicyConfig::default(),
                 request_size: SizeSource::JsonPointer(JsonPointer::parse("/steps").unwrap()),
             },
@@ -110,6 +115,7 @@ fn a_full_configuration_is_read() {
                 name: "rest".to_owned(),
                 matcher: Match::default(),
                 upstreams: vec![upstream("b", 3)],
+                endpoints: None,
                 policy: PolicyConfig::Random,
                 request_size: SizeSource::ContentLength,
             },
@@ -373,10 +379,10 @@ fn unknown_keys_are_refused_everywhere() {
         refused(text),
         "4 problems:\n  \
          upstream: unknown key; did you mean upstreams? \
-         allowed: upstreams, policy, request_size, pools, model, request_body, \
-         route_header, lease, explain\n  \
+         allowed: upstreams, cluster, endpoints, policy, request_size, pools, model, \
+         request_body, route_header, endpoint_header, lease, explain\n  \
          pools[0].matches: unknown key; did you mean match? \
-         allowed: name, match, upstreams, policy, request_size\n  \
+         allowed: name, match, upstreams, cluster, endpoints, policy, request_size\n  \
          pools[0].match.paths: unknown key; allowed: path_prefix, host, headers, model\n  \
          pools[0].upstreams[0].Weight: unknown key; did you mean weight? \
          allowed: cluster, weight"
@@ -462,6 +468,52 @@ fn pools_and_upstreams_stand_once() {
          pools[0].upstreams[1].cluster: \"x\" is already upstream 0 of this pool; \
          name a cluster once, its weight gives its share\n  \
          pools[2].name: \"a\" is already the name of pools[0]; give every pool its own"
+    );
+}
+
+#[test]
+fn a_pool_may_be_the_endpoints_of_one_cluster() {
+    let config = parse(
+        r#"{"pools": [
+            {"name": "a", "match": {"host": "a"}, "cluster": "gpus"},
+            {"name": "b", "cluster": "gpus", "endpoints": [
+                "10.0.0.1:8000", {"address": "[FD00::0:1]:8000", "weight": 3}
+            ]}
+        ], "endpoint_header": "X-Endpoint"}"#,
+    )
+    .unwrap();
+    assert_eq!(config.endpoint_header, "x-endpoint");
+    let endpoint = |address: &str, weight| Endpoint {
+        address: address.to_owned(),
+        weight,
+    };
+    let listed = vec![endpoint("10.0.0.1:8000", 1), endpoint("[fd00::1]:8000", 3)];
+    for (pool, fixed) in config.pools.iter().zip([None, Some(listed)]) {
+        assert_eq!(pool.upstreams, []);
+        let cluster = "gpus".to_owned();
+        assert_eq!(pool.endpoints, Some(Endpoints { cluster, fixed }));
+    }
+}
+
+#[test]
+fn upstreams_and_a_cluster_do_not_mix() {
+    let text = r#"{"pools": [
+        {"name": "a", "match": {"host": "a"}, "cluster": "x", "upstreams": [{"cluster": "y"}]},
+        {"name": "b", "match": {"host": "b"}, "endpoints": ["10.0.0.1:80"]},
+        {"name": "c", "cluster": "x", "endpoints": ["gpu:80", "10.0.0.1:80", "10.0.0.1:80"]}
+    ], "cluster": "x", "endpoint_header": "x-upstream-cluster"}"#;
+    assert_eq!(
+        refused(text),
+        "6 problems:\n  \
+         endpoint_header: is the route_header too; give each its own\n  \
+         cluster: cannot stand beside pools; move it into a pool\n  \
+         pools[0].upstreams: cannot stand beside cluster; \
+         name several clusters here, or one and its endpoints there\n  \
+         pools[1].endpoints: needs cluster beside it, the cluster whose endpoints these are\n  \
+         pools[2].endpoints[0]: \"gpu:80\" is not allowed; \
+         give an IP address and a port, such as \"10.0.0.1:8000\" or \"[fd00::1]:8000\"\n  \
+         pools[2].endpoints[2]: \"10.0.0.1:80\" is already endpoint 1 of this pool; \
+         name an address once, its weight gives its share"
     );
 }
 

@@ -247,6 +247,7 @@ fn pool() -> impl Strategy<Value = (Value, Pool)> {
                 name,
                 matcher,
                 upstreams,
+                endpoints: None,
                 policy,
                 request_size: size,
             };
@@ -283,6 +284,7 @@ fn config() -> impl Strategy<Value = (Value, Config)> {
             });
             let mut read = Config {
                 route_header,
+                endpoint_header: "x-gateway-destination-endpoint".to_owned(),
                 explain,
                 lease,
                 model: ModelSource::default(),

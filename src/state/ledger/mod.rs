@@ -79,6 +79,27 @@ impl Ledger {
         &self.topology
     }
 
+    /// Replaces what can be chosen from. Every upstream at which this worker
+    /// has something outstanding must still be there, see [`Ledger::held`].
+    pub fn set_topology(&mut self, topology: Rc<Topology>) {
+        let old = index(self.topology.upstreams.iter().map(|it| it.identity));
+        let own = |upstream: &Upstream| {
+            let place = old.get(&upstream.identity)?;
+            self.outstanding.get(*place).copied()
+        };
+        let upstreams = topology.upstreams.iter();
+        self.outstanding = upstreams.map(|it| own(it).unwrap_or_default()).collect();
+        self.topology = topology;
+        self.placement.fingerprint = None;
+    }
+
+    /// The upstreams at which this worker has something outstanding.
+    pub fn held(&self) -> impl Iterator<Item = UpstreamIndex> + '_ {
+        let own = self.outstanding.iter().enumerate();
+        own.filter(|(_, own)| own.requests() > 0)
+            .map(|(index, _)| index)
+    }
+
     /// Whether this worker has taken part in the record yet. Before that it
     /// neither holds a lane nor needs to keep one alive.
     #[must_use]

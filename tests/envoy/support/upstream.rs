@@ -1,7 +1,7 @@
 //! A model server that does what the test tells it.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -107,7 +107,12 @@ impl From<Infallible> for Cut {
 
 impl Upstream {
     pub(crate) async fn start(name: &str, behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind((host(), 0)).await.unwrap();
+        Self::start_at(name, host(), behaviour).await
+    }
+
+    /// The same at an address of the test's choice.
+    pub(crate) async fn start_at(name: &str, host: IpAddr, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (held, arrivals) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {

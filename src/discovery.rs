@@ -1,0 +1,425 @@
+//! Which endpoints a cluster has, learned from who answers.
+//!
+//! The filter does not see the proxy's host list. But a request without a picked
+//! endpoint goes where the proxy's own balancing sends it, and the answer tells
+//! where that was. So a share of the requests is left to the proxy: all of them
+//! while nothing is known, and fewer the more is known. What has answered is
+//! picked from then on.
+//!
+//! An endpoint is forgotten when the proxy does not know it (it served a request
+//! elsewhere at the first try), when it has failed [`STRIKES`] times without an
+//! answer, and when it has not answered for [`SILENCE`] while others have. All
+//! three are cheap to get wrong: an endpoint that lives is found again.
+//!
+//! The workers share one list for each cluster. What a worker finds it picks at
+//! once; the others know of it after their next tick.
+
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::config::{Config, endpoint_address};
+use crate::host::{SetError, SharedData, Version};
+use crate::random::Rng;
+use crate::state::endpoints::{self, CAPACITY, Known};
+use crate::time::Timestamp;
+
+/// Failures in a row, without an answer, after which an endpoint is forgotten.
+pub const STRIKES: u32 = 3;
+/// How long an endpoint may be silent while others answer.
+pub const SILENCE: Duration = Duration::from_secs(300);
+/// The least share of requests that is left to the proxy.
+const LEAST_SHARE: f64 = 0.01;
+/// How much of it one known endpoint would get: with n known, 1 / 4n.
+const SHARE_OF_ONE: f64 = 0.25;
+/// For so long after a find more are looked for: they come in groups.
+const EXCITEMENT: Duration = Duration::from_secs(5);
+/// The share of requests left to the proxy during that time.
+const EXCITED_SHARE: f64 = 0.1;
+/// How stale the list may be in when an endpoint last answered.
+const REFRESH: Duration = Duration::from_secs(10);
+/// How often a write is tried in one tick.
+const ATTEMPTS: u32 = 4;
+
+/// What one worker knows of the endpoints of the clusters that are left to
+/// discovery.
+#[derive(Debug, Default)]
+pub struct Discovery {
+    clusters: HashMap<String, Cluster>,
+}
+
+#[derive(Debug)]
+struct Cluster {
+    key: String,
+    version: Option<Version>,
+    known: Vec<Known>,
+    /// Known here, and perhaps not yet to the others.
+    found: HashSet<String>,
+    /// Forgotten here, and perhaps not yet by the others.
+    gone: HashSet<String>,
+    /// What has answered since the last tick.
+    answered: HashMap<String, Timestamp>,
+    strikes: HashMap<String, u32>,
+    found_at: Option<Timestamp>,
+}
+
+impl Discovery {
+    /// Nothing is known of the clusters that `config` leaves to discovery.
+    /// `key` is that of the workers' record.
+    #[must_use]
+    pub fn new(config: &Config, key: &str) -> Self {
+        let pools = config.pools.iter();
+        let discovered = pools.filter_map(|pool| pool.endpoints.as_ref());
+        let discovered = discovered.filter(|endpoints| endpoints.fixed.is_none());
+        let cluster = |name: &String| {
+            let version = endpoints::VERSION;
+            let cluster = Cluster {
+                key: format!("{key}/endpoints/{version}/{name}"),
+                version: None,
+                known: Vec::new(),
+                found: HashSet::new(),
+                gone: HashSet::new(),
+                answered: HashMap::new(),
+                strikes: HashMap::new(),
+                found_at: None,
+            };
+            (name.clone(), cluster)
+        };
+        Discovery {
+            clusters: discovered.map(|it| cluster(&it.cluster)).collect(),
+        }
+    }
+
+    /// Whether there is anything to discover.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.clusters.is_empty()
+    }
+
+    /// The endpoints of a cluster, those that answered first before others.
+    #[must_use]
+    pub fn endpoints(&self, cluster: &str) -> Vec<String> {
+        let known = self.clusters.get(cluster).map(|it| &*it.known);
+        let known = known.unwrap_or_default().iter();
+        known.map(|endpoint| endpoint.address.clone()).collect()
+    }
+
+    /// Whether the next request to `cluster` is left to the proxy, to see where
+    /// it goes. Never where there is nothing to discover.
+    pub fn explores(&self, cluster: &str, now: Timestamp, rng: &mut Rng) -> bool {
+        let Some(cluster) = self.clusters.get(cluster) else {
+            return false;
+        };
+        let known = cluster.known.len();
+        if known == 0 {
+            return true;
+        }
+        let excited = cluster
+            .found_at
+            .is_some_and(|at| now.since(at) < EXCITEMENT);
+        let least = if excited { EXCITED_SHARE } else { LEAST_SHARE };
+        rng.unit() < (SHARE_OF_ONE / known as f64).max(least)
+    }
+
+    /// The endpoint has answered a request that was not sent to it by name.
+    /// Returns whether that is news.
+    pub fn found(&mut self, cluster: &str, address: &str, now: Timestamp) -> bool {
+        let Some(cluster) = self.clusters.get_mut(cluster) else {
+            return false;
+        };
+        let is_known = cluster.known.iter().any(|it| it.address == address);
+        if is_known || cluster.known.len() >= CAPACITY {
+            return false;
+        }
+        // What the proxy connects to may be no IP address: a pipe, say.
+        let Some(address) = endpoint_address(address) else {
+            return false;
+        };
+        cluster.gone.remove(&address);
+        cluster.strikes.remove(&address);
+        cluster.found.insert(address.clone());
+        cluster.found_at = Some(now);
+        cluster.known.push(Known {
+            address,
+            seen_at: now,
+        });
+        true
+    }
+
+    /// The endpoint has answered.
+    pub fn answered(&mut self, cluster: &str, address: &str, now: Timestamp) {
+        if let Some(cluster) = self.clusters.get_mut(cluster) {
+            cluster.strikes.remove(address);
+            match cluster.answered.get_mut(address) {
+                Some(at) => *at = now,
+                None => _ = cluster.answered.insert(address.to_owned(), now),
+            }
+        }
+    }
+
+    /// A request to the endpoint has failed before it was answered. Returns
+    /// whether the endpoint is forgotten.
+    pub fn failed(&mut self, cluster: &str, address: &str) -> bool {
+        let Some(known) = self.clusters.get_mut(cluster) else {
+            return false;
+        };
+        let strikes = known.strikes.entry_ref(address).or_insert(0);
+        *strikes += 1;
+        *strikes >= STRIKES && self.absent(cluster, address)
+    }
+
+    /// The proxy does not know the endpoint. Returns whether it is forgotten.
+    pub fn absent(&mut self, cluster: &str, address: &str) -> bool {
+        let Some(cluster) = self.clusters.get_mut(cluster) else {
+            return false;
+        };
+        let before = cluster.known.len();
+        cluster.known.retain(|it| it.address != address);
+        cluster.found.remove(address);
+        cluster.strikes.remove(address);
+        cluster.answered.remove(address);
+        if cluster.known.len() == before {
+            return false;
+        }
+        cluster.gone.insert(address.to_owned());
+        true
+    }
+
+    /// Exchanges news with the other workers. Returns whether endpoints have
+    /// come or gone. A list that cannot be read or written now is so at the next
+    /// tick.
+    pub fn tick(&mut self, shared: &mut impl SharedData, now: Timestamp) -> bool {
+        let mut changed = false;
+        for cluster in self.clusters.values_mut() {
+            changed |= cluster.tick(shared, now);
+        }
+        changed
+    }
+
+    /// Takes over what the other workers know, without telling them anything.
+    pub fn read(&mut self, shared: &mut impl SharedData) {
+        for cluster in self.clusters.values_mut() {
+            let stored = shared.get(&cluster.key).unwrap_or(None);
+            let listed = stored.and_then(|stored| endpoints::decode(&stored.value));
+            cluster.adopt(listed.unwrap_or_default());
+        }
+    }
+}
+
+impl Cluster {
+    fn tick(&mut self, shared: &mut impl SharedData, now: Timestamp) -> bool {
+        for _ in 0..ATTEMPTS {
+            let Ok(stored) = shared.get(&self.key) else {
+                return false;
+            };
+            let version = stored.as_ref().map(|stored| stored.version);
+            let has_news = !self.found.is_empty() || !self.gone.is_empty();
+            if version.is_some() && version == self.version && !has_news && !self.is_stale() {
+                return false;
+            }
+            let listed = stored.and_then(|stored| endpoints::decode(&stored.value));
+            let merged = self.merge(listed.as_deref(), now);
+            if merged.is_empty() && listed.is_none() {
+                return false;
+            }
+            if listed.as_ref() == Some(&merged) {
+                self.version = version;
+                return self.adopt(merged);
+            }
+            let bytes = endpoints::encode(&merged);
+            match shared.compare_and_set(&self.key, &bytes, version) {
+                Ok(()) => {
+                    // Its new version is not told; the next tick reads it.
+                    self.version = None;
+                    self.found.clear();
+                    self.gone.clear();
+                    return self.adopt(merged);
+                }
+                Err(SetError::Conflict) => {}
+                Err(SetError::Host(_)) => return false,
+            }
+        }
+        false
+    }
+
+    /// Whether the list says of something that answers that it is silent.
+    fn is_stale(&self) -> bool {
+        self.known.iter().any(|it| {
+            let answered = self.answered.get(&it.address);
+            answered.is_some_and(|at| at.since(it.seen_at) > REFRESH)
+        })
+    }
+
+    /// The list with this worker's news; what this worker knows where there is
+    /// no list.
+    fn merge(&self, listed: Option<&[Known]>, now: Timestamp) -> Vec<Known> {
+        let mut merged = listed.unwrap_or(&self.known).to_vec();
+        merged.retain(|it| !self.gone.contains(&it.address));
+        for own in &self.known {
+            let is_new = self.found.contains(&own.address);
+            if is_new && !merged.iter().any(|it| it.address == own.address) {
+                merged.push(own.clone());
+            }
+        }
+        for it in &mut merged {
+            // One from the future would make all others look silent.
+            it.seen_at = it.seen_at.min(now);
+            if let Some(at) = self.answered.get(&it.address)
+                && at.since(it.seen_at) > REFRESH
+            {
+                it.seen_at = *at;
+            }
+        }
+        let latest = merged.iter().map(|it| it.seen_at).max();
+        let latest = latest.unwrap_or(Timestamp::ZERO);
+        merged.retain(|it| latest.since(it.seen_at) <= SILENCE);
+        merged.truncate(CAPACITY);
+        merged
+    }
+
+    /// Takes the list over; whether endpoints have come or gone.
+    fn adopt(&mut self, list: Vec<Known>) -> bool {
+        let addresses =
+            |list: &[Known]| -> Vec<String> { list.iter().map(|it| it.address.clone()).collect() };
+        let changed = addresses(&list) != addresses(&self.known);
+        self.answered.clear();
+        self.strikes
+            .retain(|address, _| list.iter().any(|it| it.address == *address));
+        self.known = list;
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::memory::Memory;
+
+    const A: &str = "10.0.0.1:80";
+    const B: &str = "10.0.0.2:80";
+    const C: &str = "[fd00::1]:80";
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_nanos(seconds * 1_000_000_000)
+    }
+
+    fn discovery() -> Discovery {
+        let config = Config::parse(Some(br#"{"cluster": "gpus"}"#)).unwrap();
+        Discovery::new(&config, "key")
+    }
+
+    fn share(discovery: &Discovery, now: Timestamp) -> f64 {
+        let mut rng = Rng::new(5);
+        let explored = (0..10_000).filter(|_| discovery.explores("gpus", now, &mut rng));
+        explored.count() as f64 / 10_000.0
+    }
+
+    #[test]
+    fn the_share_that_explores_falls_with_what_is_known() {
+        let mut discovery = discovery();
+        assert_eq!(share(&discovery, at(1)), 1.0);
+        for port in 1..=100 {
+            assert!(discovery.found("gpus", &format!("10.0.0.1:{port}"), at(1)));
+            if port == 5 {
+                // Six standard deviations of 0.003 and of 0.0022.
+                assert!((share(&discovery, at(2)) - 0.1).abs() < 0.018);
+                assert!((share(&discovery, at(9)) - 0.05).abs() < 0.0132);
+            }
+        }
+        assert!((share(&discovery, at(9)) - 0.01).abs() < 0.006);
+    }
+
+    #[test]
+    fn workers_tell_each_other_what_comes_and_goes() {
+        let mut shared = Memory::default();
+        let (mut one, mut two) = (discovery(), discovery());
+        assert!(!one.tick(&mut shared, at(1)));
+        one.found("gpus", A, at(1));
+        two.found("gpus", C, at(1));
+        one.tick(&mut shared, at(2));
+        assert!(two.tick(&mut shared, at(2)));
+        assert!(one.tick(&mut shared, at(3)));
+        assert_eq!(one.endpoints("gpus"), [A, C]);
+        assert_eq!(two.endpoints("gpus"), [A, C]);
+        // One that the other has forgotten is gone, though it answered here.
+        assert!(one.absent("gpus", A));
+        two.answered("gpus", A, at(3));
+        one.tick(&mut shared, at(4));
+        assert!(two.tick(&mut shared, at(4)));
+        assert_eq!(two.endpoints("gpus"), [C]);
+        assert!(!two.tick(&mut shared, at(5)));
+        let mut later = discovery();
+        later.read(&mut shared);
+        assert_eq!(later.endpoints("gpus"), [C]);
+    }
+
+    #[test]
+    fn failures_in_a_row_without_an_answer_end_an_endpoint() {
+        let mut discovery = discovery();
+        discovery.found("gpus", A, at(1));
+        assert!(!discovery.failed("gpus", A));
+        assert!(!discovery.failed("gpus", A));
+        discovery.answered("gpus", A, at(2));
+        assert!(!discovery.failed("gpus", A));
+        assert!(!discovery.failed("gpus", A));
+        assert!(discovery.failed("gpus", A));
+        assert!(discovery.endpoints("gpus").is_empty());
+        assert!(discovery.found("gpus", A, at(3)));
+    }
+
+    #[test]
+    fn silence_counts_only_while_others_answer() {
+        let mut shared = Memory::default();
+        let mut discovery = discovery();
+        discovery.found("gpus", A, at(1));
+        discovery.found("gpus", B, at(1));
+        discovery.tick(&mut shared, at(1));
+        // All are silent at night.
+        assert!(!discovery.tick(&mut shared, at(10_000)));
+        discovery.answered("gpus", B, at(10_000));
+        assert!(discovery.tick(&mut shared, at(10_000)));
+        assert_eq!(discovery.endpoints("gpus"), [B]);
+    }
+
+    #[test]
+    fn a_list_that_is_lost_or_damaged_is_written_again() {
+        let mut shared = Memory::default();
+        let mut discovery = discovery();
+        discovery.found("gpus", A, at(1));
+        discovery.tick(&mut shared, at(1));
+        for garbage in [&b""[..], b"garbage", &[0xff; 300]] {
+            shared.set("key/endpoints/1/gpus", garbage.to_vec());
+            assert!(!discovery.tick(&mut shared, at(2)));
+            let stored = shared.get("key/endpoints/1/gpus").unwrap().unwrap().value;
+            let listed = endpoints::decode(&stored).unwrap();
+            assert_eq!(listed[0].address, A);
+        }
+        // A time that has not come yet makes nobody look silent.
+        let future = [
+            Known {
+                address: A.to_owned(),
+                seen_at: at(u32::MAX.into()),
+            },
+            Known {
+                address: B.to_owned(),
+                seen_at: at(2),
+            },
+        ];
+        shared.set("key/endpoints/1/gpus", endpoints::encode(&future));
+        discovery.tick(&mut shared, at(3));
+        assert_eq!(discovery.endpoints("gpus"), [A, B]);
+    }
+
+    #[test]
+    fn what_is_no_address_and_what_is_too_much_is_not_taken_in() {
+        let mut discovery = discovery();
+        for address in ["", "/tmp/socket", "gpu:80", "10.0.0.1", "\u{fffd}"] {
+            assert!(!discovery.found("gpus", address, at(1)), "{address}");
+        }
+        assert!(!discovery.found("others", A, at(1)));
+        for port in 1..=CAPACITY + 10 {
+            discovery.found("gpus", &format!("10.0.0.1:{port}"), at(1));
+        }
+        assert_eq!(discovery.endpoints("gpus").len(), CAPACITY);
+    }
+}
