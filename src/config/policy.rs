@@ -104,7 +104,7 @@ impl PolicyConfig {
     #[must_use]
     pub fn heeds_size(&self) -> bool {
         match self {
-            Self::ShortestExpectedDelay { .. } => true,
+            Self::ShortestExpectedDelay { basis, .. } => *basis != Some(Basis::Requests),
             Self::RoundRobin
             | Self::WeightedRoundRobin
             | Self::Random

@@ -173,7 +173,7 @@ fn read_choice(object: &Object<'_>, problems: &mut Problems) -> (PolicyConfig, S
     let request_size = request_size::read(node, problems).unwrap_or_default();
     if !policy.heeds_size() {
         let message = format!(
-            "{} does not look at sizes; leave this out or choose another policy",
+            "{} does not look at sizes as it is configured; leave this out or choose another policy",
             policy.name()
         );
         problems.add(&node.path, message);

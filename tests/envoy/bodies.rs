@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 
-use crate::support::client::{Answer, Connection, request, upload};
+use crate::support::client::{Answer, Connection, over_http2, request, upload};
 use crate::support::fleet::{Fleet, paceline};
 use crate::support::upstream::Behaviour;
 use crate::support::{SOON, eventually};
@@ -138,6 +138,40 @@ async fn a_body_is_read_however_it_comes_and_arrives_whole() {
         assert_eq!(fleet.counter("paceline_size_unknown_total", &[]).await, 0);
         expect_all_ended(&fleet).await;
     }
+}
+
+#[tokio::test]
+async fn a_body_is_read_over_http2_and_before_trailers() {
+    let trailers: hyper::HeaderMap = [(
+        hyper::header::HeaderName::from_static("x-checksum"),
+        hyper::header::HeaderValue::from_static("1"),
+    )]
+    .into_iter()
+    .collect();
+    let fleet = Fleet::start(2, Behaviour::OK, &sized_by(json!("openai"))).await;
+    let gateway = fleet.gateway.address();
+    let whole = chat();
+    let (first, last) = whole.split_at(100);
+    for declared in [true, false] {
+        for trailers in [None, Some(trailers.clone())] {
+            let answer = over_http2(gateway, &[first, last], declared, trailers.clone()).await;
+            assert_eq!(answer.status, 200);
+            assert_eq!(told(&answer, "size"), "10", "{declared} {trailers:?}");
+        }
+    }
+    assert_eq!(fleet.counter("paceline_size_unknown_total", &[]).await, 0);
+
+    // Nothing but trailers, and more than is waited for.
+    let answer = over_http2(gateway, &[], false, Some(trailers)).await;
+    assert_eq!((answer.status.as_u16(), told(&answer, "size")), (200, ""));
+    assert_eq!(size_unknown(&fleet, "missing").await, 1);
+    let large = vec![b' '; 10_000_000];
+    for declared in [true, false] {
+        let answer = over_http2(gateway, &[&large], declared, None).await;
+        assert_eq!((answer.status.as_u16(), told(&answer, "size")), (200, ""));
+    }
+    assert_eq!(size_unknown(&fleet, "too_large").await, 2);
+    expect_all_ended(&fleet).await;
 }
 
 #[tokio::test]
@@ -425,4 +459,37 @@ async fn a_buffer_that_is_too_small_refuses_no_second_body() {
     let said = fleet.gateway.logs().unwrap();
     assert_eq!(said.matches("set request_body_buffer_limit").count(), 1);
     expect_all_ended(&fleet).await;
+}
+
+/// Prints what it measures; the bound leaves room for a busy machine.
+#[tokio::test]
+async fn reading_a_body_of_200_kb_costs_less_than_passing_it_on() {
+    let prompt = "The quick brown fox said \"hello\" and jumped.\n".repeat(4300);
+    let message = json!({ "role": "user", "content": prompt });
+    let body = json!({ "model": "m", "messages": [message], "max_tokens": 100 }).to_string();
+    let mut config = sized_by(json!("openai"));
+    config["explain"] = json!(false);
+    let reading = Fleet::start(2, Behaviour::OK, &config).await;
+    config["request_size"] = json!("content_length");
+    let passing = Fleet::start(2, Behaviour::OK, &config).await;
+
+    let mut ratios = Vec::new();
+    for _ in 0..7 {
+        let mut cpu = [Duration::ZERO; 2];
+        for (fleet, used) in [&reading, &passing].into_iter().zip(&mut cpu) {
+            let mut connection = fleet.connect().await;
+            let before = fleet.gateway.cpu_time().unwrap();
+            for _ in 0..50 {
+                let answer = connection.upload(&[], body.as_bytes(), true).await;
+                assert_eq!(answer.status, 200);
+            }
+            *used = (fleet.gateway.cpu_time().unwrap() - before) / 50;
+        }
+        let [reading, passing] = cpu;
+        println!("{} bytes: {reading:?} read, {passing:?} passed", body.len());
+        ratios.push(reading.as_secs_f64() / passing.as_secs_f64());
+    }
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios[ratios.len() / 2];
+    assert!(median < 3.0, "median {median} of {ratios:?}");
 }

@@ -155,7 +155,16 @@ fn what_nothing_would_heed_is_refused() {
         refused(&format!(
             r#"{{{upstreams}, "policy": "random", "request_size": "openai"}}"#
         )),
-        "request_size: random does not look at sizes; leave this out or choose another policy"
+        "request_size: random does not look at sizes as it is configured; \
+         leave this out or choose another policy"
+    );
+    let requests = r#""policy": {"name": "shortest_expected_delay", "basis": "requests"}"#;
+    let said = refused(&format!(
+        r#"{{{upstreams}, {requests}, "request_size": "openai"}}"#
+    ));
+    assert!(
+        said.starts_with("request_size: shortest_expected_delay"),
+        "{said}"
     );
 }
 

@@ -6,8 +6,9 @@ use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, Either, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http2;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -115,6 +116,39 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();
     }
+}
+
+/// Sends a request over HTTP/2 with these pieces of a body and, if there are
+/// any, trailers behind it. HTTP/2 has no chunked bodies: what is not declared
+/// ends with the stream.
+pub(crate) async fn over_http2(
+    gateway: SocketAddr,
+    pieces: &[&[u8]],
+    declared: bool,
+    trailers: Option<hyper::HeaderMap>,
+) -> Answer {
+    let stream = soon("a connection", TcpStream::connect(gateway))
+        .await
+        .unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
+    let driver = tokio::spawn(connection);
+    let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let (mut body, mut request) = upload(&[], declared.then_some(length));
+    *request.uri_mut() = "http://models/infer".parse().unwrap();
+    request.headers_mut().remove("host");
+    let response = Pending(tokio::spawn(sender.send_request(request)));
+    for piece in pieces {
+        body.send_data(Bytes::copy_from_slice(piece)).await.unwrap();
+    }
+    if let Some(trailers) = trailers {
+        body.send_trailers(trailers).await.unwrap();
+    }
+    drop(body);
+    let answer = response.answer().await;
+    driver.abort();
+    answer
 }
 
 /// An answer that is to come.
