@@ -11,7 +11,7 @@ use crate::gateway::{Balancing, Gateway, Topology};
 pub struct MemoryRow {
     /// Upstreams to choose from.
     pub upstreams: usize,
-    /// Envoy alone, [`FEW`] workers.
+    /// Envoy alone, with one worker.
     pub no_filter: f64,
     /// What a worker more takes without a filter.
     pub per_worker_without: f64,
