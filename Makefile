@@ -31,10 +31,19 @@ REPRODUCIBLE   := CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="--remap-path-prefix=$(CA
 export PACELINE_ENVOY := $(ENVOY)
 export PACELINE_WASM  := $(WASM)
 
+# `make compose-up STANDINS=1`: images from what is on this machine, for machines that
+# cannot pull any.
+STANDINS :=
+STANDIN_IMAGES = $(if $(STANDINS),set -a; images=$$(scripts/compose-images $(ENVOY) $(ENVOY_VERSION) $(LAB)) && eval "$$images" &&)
+# Services of envoy/docker-compose.yaml beyond the plain ones: `PROFILE=observability`.
+PROFILE :=
+export PACELINE_LAB := $(LAB)
+
+.PHONY: compose-images compose-up compose-down compose-test
 .PHONY: help setup toolchain build wasm lab empty-filter run up down test compat bench bench-short host-calls validate image image-tools lint fmt clean
 
 help: ## list these targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: toolchain $(ENVOY) ## install what is missing: the wasm target and the pinned Envoy
 
@@ -63,8 +72,21 @@ up: setup build ## leave Envoy and eight model servers running, and print what t
 down: ## stop what `make up` started
 	@scripts/down
 
-test: setup image-tools validate ## run every test, those against a real Envoy included
+test: setup image-tools validate build ## run every test, those against a real Envoy and, with Docker, containers included
 	$(CARGO) test --workspace
+	@scripts/compose-test --if-engine $(ENVOY) $(ENVOY_VERSION) $(LAB) $(CARGO)
+
+compose-images: setup lab ## build stand-ins for the images of envoy/docker-compose.yaml, without a registry
+	@scripts/compose-images $(ENVOY) $(ENVOY_VERSION) $(LAB)
+
+compose-up: $(if $(STANDINS),setup) build ## start Envoy, four unequal servers and load in containers; STANDINS=1 pulls no images
+	@$(STANDIN_IMAGES) scripts/compose-up $(if $(PROFILE),--profile $(PROFILE))
+
+compose-down: ## stop what `make compose-up` started
+	@scripts/compose --profile observability --profile load down --volumes --remove-orphans --timeout 2
+
+compose-test: setup build ## run the tests against containers alone
+	@scripts/compose-test $(ENVOY) $(ENVOY_VERSION) $(LAB) $(CARGO)
 
 compat: setup build ## run the Envoy tests on the oldest and the newest Envoy that is supported
 	@for version in $(ENVOY_VERSIONS); do \
@@ -86,7 +108,7 @@ empty-filter: toolchain
 	@$(REPRODUCIBLE) $(CARGO) build --quiet --package empty-filter --release --target $(WASM_TARGET)
 
 validate: setup wasm ## let Envoy check every shipped configuration
-	@scripts/validate $(ENVOY) $(WASM) envoy/*.yaml
+	@scripts/validate $(ENVOY) $(WASM) $(filter-out %/docker-compose.yaml,$(wildcard envoy/*.yaml)) envoy/compose/envoy.yaml
 
 image: build ## make container images of the filter for Istio, in out/image
 	@$(LAB) image

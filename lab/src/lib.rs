@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod compare;
+pub mod docker;
 pub mod gateway;
 pub mod image;
 pub mod json;

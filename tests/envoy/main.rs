@@ -24,5 +24,6 @@ mod policies;
 mod reload;
 mod retries;
 mod routing;
+mod shipped;
 mod support;
 mod vm_trap;

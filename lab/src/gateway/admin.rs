@@ -19,12 +19,14 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A client of the admin interface at one address.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Admin {
+pub struct Admin {
     address: SocketAddr,
 }
 
 impl Admin {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    /// The admin interface at this address.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
         Self { address }
     }
 
@@ -33,12 +35,16 @@ impl Admin {
     }
 
     /// Whether Envoy has its configuration and accepts requests.
-    pub(super) async fn is_ready(&self) -> bool {
+    pub async fn is_ready(&self) -> bool {
         self.get("/ready").await.is_ok()
     }
 
     /// The body of a `200 OK`.
-    pub(super) async fn get(&self, path: &str) -> Result<String, GatewayError> {
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::Admin`] with what came instead, if it came within 10 s.
+    pub async fn get(&self, path: &str) -> Result<String, GatewayError> {
         let exchange = tokio::time::timeout(ANSWER_DEADLINE, self.exchange(path)).await;
         let problem = match exchange {
             Ok(Ok((StatusCode::OK, body))) => return Ok(body),
@@ -84,7 +90,12 @@ impl Admin {
         }
     }
 
-    pub(super) async fn stats(&self) -> Result<Stats, GatewayError> {
+    /// Envoy's counters and gauges of this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::Admin`] if the answer is not that.
+    pub async fn stats(&self) -> Result<Stats, GatewayError> {
         const PATH: &str = "/stats?format=json";
         Stats::from_json(&self.get(PATH).await?).map_err(|error| GatewayError::admin(PATH, error))
     }

@@ -6,17 +6,14 @@
 //! clients connect to a container's own address. This takes an engine on the
 //! same Linux machine, and one that is not rootless.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::GatewayError;
-
-/// The client of the container engine.
-const DOCKER: &str = "docker";
+use crate::docker::{DOCKER, Reaper, docker};
 
 /// What to run in it.
 pub(super) const ENVOY: &str = "envoy";
@@ -35,20 +32,6 @@ pub(super) const DIRECTORY: &str = "/etc/paceline";
 pub(super) const LISTENER_PORT: u16 = 10000;
 pub(super) const ADMIN_PORT: u16 = 9901;
 
-/// Waits until its owner is gone, however that ended, and removes what it left.
-/// A network cannot be removed while a container is joining it, so it tries
-/// for a while.
-const REAPER: &str = r#"
-    trap '' HUP INT TERM
-    cat >/dev/null
-    for second in 0 1 2 3 4 5 6 7 8 9; do
-        containers=$(docker ps --all --quiet --filter "label=$1=$2")
-        [ -z "$containers" ] || docker rm --force $containers
-        docker network rm "$2" && exit
-        sleep 1
-    done
-"#;
-
 /// A bridge network for gateways in containers. It is removed, with all
 /// containers in it, when this value is dropped or the process ends in any way.
 #[derive(Debug)]
@@ -56,8 +39,7 @@ pub struct Network {
     name: String,
     image: String,
     host: IpAddr,
-    /// Holds on to its standard input; it acts once that is closed.
-    reaper: Child,
+    _reaper: Reaper,
 }
 
 impl Network {
@@ -69,18 +51,19 @@ impl Network {
     pub fn create() -> Result<Self, GatewayError> {
         let name = unique_name();
         let label = format!("{LABEL}={name}");
-        let reaper = reaper(&name)?;
+        let reaper =
+            Reaper::start(&label).map_err(|source| GatewayError::file(Path::new("sh"), source))?;
         docker(&["network", "create", "--label", &label, &name])?;
         let format = "{{range .IPAM.Config}}{{.Gateway}}{{end}}";
         let host = docker(&["network", "inspect", "--format", format, &name])?;
-        let host = host
+        let address = host
             .parse()
-            .map_err(|error| GatewayError::docker("network inspect", format!("{host}: {error}")))?;
+            .map_err(|_| GatewayError::NoHostAddress { told: host })?;
         Ok(Self {
             name,
             image: std::env::var("ENVOY_IMAGE").unwrap_or_else(|_| ENVOY_IMAGE.to_owned()),
-            host,
-            reaper,
+            host: address,
+            _reaper: reaper,
         })
     }
 
@@ -103,14 +86,6 @@ impl Network {
             .arg(format!("{}:{DIRECTORY}:ro", directory.display()))
             .arg(&self.image);
         command
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        drop(self.reaper.stdin.take());
-        // Fails only if somebody else has waited for it.
-        let _ = self.reaper.wait();
     }
 }
 
@@ -168,37 +143,6 @@ impl Container {
         // the client was only about to start is left to the network's end.
         let _ = docker(&["rm", "--force", &self.name]);
     }
-}
-
-/// What a command of the client says on standard output, trimmed.
-fn docker(arguments: &[&str]) -> Result<String, GatewayError> {
-    let failed = |problem: String| GatewayError::docker(&arguments.join(" "), problem);
-    let output = Command::new(DOCKER)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    } else {
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(failed(said.trim().to_owned()))
-    }
-}
-
-fn reaper(network: &str) -> Result<Child, GatewayError> {
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", REAPER, "sh", LABEL, network])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    // A Ctrl-C is for the owner; the reaper hears of its end.
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    command
-        .spawn()
-        .map_err(|source: io::Error| GatewayError::file(Path::new("sh"), source))
 }
 
 /// A name that no other network has: this process, how many it made before,

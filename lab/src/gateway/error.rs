@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::docker::DockerError;
+
 /// Why Envoy could not be started, asked or reconfigured.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
@@ -77,12 +79,16 @@ pub enum GatewayError {
     },
 
     /// The container engine, or its client, did not do what it should.
-    #[error("docker {command}: {problem}")]
-    Docker {
-        /// What was asked of it.
-        command: String,
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+
+    /// The engine gives this machine no address in the network.
+    #[error(
+        "docker network inspect: {told:?} is no address; a gateway in a container needs an engine on this machine that is not rootless"
+    )]
+    NoHostAddress {
         /// What it said.
-        problem: String,
+        told: String,
     },
 
     /// A file or process could not be used.
@@ -106,13 +112,6 @@ impl GatewayError {
     pub(super) fn admin(path: &str, problem: impl std::fmt::Display) -> Self {
         Self::Admin {
             path: path.to_owned(),
-            problem: problem.to_string(),
-        }
-    }
-
-    pub(super) fn docker(command: &str, problem: impl std::fmt::Display) -> Self {
-        Self::Docker {
-            command: command.to_owned(),
             problem: problem.to_string(),
         }
     }

@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use self::admin::Admin;
 pub use self::container::Network;
 pub use self::error::GatewayError;
 pub use self::locate::{envoy_binary, filter_module};
 pub use self::stats::{Sample, Stats};
 pub use self::topology::{Balancing, ENDPOINTS_CLUSTER, Topology, Upstream};
 
-use self::admin::Admin;
 use self::files::Files;
 use self::process::EnvoyProcess;
 
