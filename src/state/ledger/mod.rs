@@ -89,6 +89,8 @@ impl Ledger {
         };
         let upstreams = topology.upstreams.iter();
         self.outstanding = upstreams.map(|it| own(it).unwrap_or_default()).collect();
+        self.decoded
+            .resize(topology.members.len(), DecodedMember::default());
         self.topology = topology;
         self.placement.fingerprint = None;
     }
@@ -400,7 +402,8 @@ impl View<'_> {
         let bytes = row.and_then(|row| self.record.member_bytes(*row));
         match (bytes, self.decoded.get_mut(member)) {
             (Some(bytes), Some(decoded)) => decoded.of(bytes),
-            _ => MemberState::default(),
+            (Some(bytes), None) => MemberState::decode(bytes),
+            (None, _) => MemberState::default(),
         }
     }
 

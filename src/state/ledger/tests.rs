@@ -186,6 +186,30 @@ fn what_was_learned_survives_a_change_of_upstreams() {
 }
 
 #[test]
+fn members_that_join_later_are_learned_of_and_known_ones_are_not_confused() {
+    let mut shared = Memory::default();
+    let mut one = worker(1, &["a"]);
+    let learn = |ledger: &mut Ledger, shared: &mut Memory, member, seconds| {
+        let committed = ledger.update(shared, at(1), |view| {
+            let mut state = view.member(member);
+            state.pace.observe(seconds, 0.0, &Tuning::DEFAULT);
+            view.set_member(member, &state);
+        });
+        committed.unwrap();
+    };
+    learn(&mut one, &mut shared, 0, 2.0);
+    one.set_topology(topology(&["c", "a", "b"]));
+    learn(&mut one, &mut shared, 2, 8.0);
+    let paces = one.update(&mut shared, at(1), |view| {
+        [0, 1, 2].map(|member| view.member(member).pace)
+    });
+    let [c, a, b] = paces.unwrap().value;
+    assert!(!c.is_known());
+    assert!((a.mean_log() - 2f64.ln()).abs() < 1e-6);
+    assert!((b.mean_log() - 8f64.ln()).abs() < 1e-6);
+}
+
+#[test]
 fn a_pool_that_is_renamed_or_joined_by_another_sees_what_is_in_flight() {
     let mut shared = Memory::default();
     let mut before = worker(1, &["a", "b"]);
