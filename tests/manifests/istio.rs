@@ -296,6 +296,7 @@ fn cluster(name: &str, addresses: &[SocketAddr]) -> Value {
         "type": "STATIC",
         "connect_timeout": "10s",
         "lb_policy": "LEAST_REQUEST",
+        "common_lb_config": {},
         "circuit_breakers": { "thresholds": [{
             "max_connections": no_limit, "max_pending_requests": no_limit,
             "max_requests": no_limit, "max_retries": no_limit,

@@ -214,8 +214,8 @@ fn every_plugin_configuration_is_accepted() {
         }
     }
     assert_eq!(
-        configured, 5,
-        "three WasmPlugins, a TrafficExtension and an EnvoyFilter"
+        configured, 6,
+        "four WasmPlugins, a TrafficExtension and an EnvoyFilter"
     );
 }
 

@@ -32,6 +32,8 @@ struct Match {
     listener: Value,
     #[serde(default)]
     route_configuration: Value,
+    #[serde(default)]
+    cluster: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,6 +56,16 @@ pub(crate) fn apply(
         let value = patch.patch.value;
         match (patch.apply_to.as_str(), patch.patch.operation.as_str()) {
             ("CLUSTER", "ADD") => clusters.push(value),
+            ("CLUSTER", "MERGE") => {
+                let name = &patch.r#match.cluster["name"];
+                let mut named = clusters
+                    .iter_mut()
+                    .filter(|cluster| cluster["name"] == *name);
+                let cluster = named
+                    .next()
+                    .unwrap_or_else(|| panic!("{}: no cluster {name}", filter.file));
+                merge(cluster, &value);
+            }
             ("EXTENSION_CONFIG", "ADD") => extensions.push(value),
             ("HTTP_FILTER", "INSERT_BEFORE") => {
                 let named = &patch.r#match.listener["filterChain"]["filter"];

@@ -1,6 +1,7 @@
 //! Requests through a real Envoy that is configured as Istio would from the
 //! manifests.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use lab::gateway::filter_module;
@@ -237,6 +238,45 @@ fn retries_go_elsewhere_with_the_envoy_filter_only() {
 
 /// Istio hands the file of the ConfigMap to Envoy as `--config-yaml`, which
 /// Envoy merges into its bootstrap.
+/// The pods are found by themselves, each is counted for what it serves, and
+/// those that die cost nobody an error, by Istio's own retries.
+#[test]
+fn pods_are_discovered_and_may_die() {
+    let fleet = Fleet::start();
+    let plugin = ["wasmplugin-endpoints.yaml", "envoyfilter-endpoints.yaml"];
+    let envoy = Envoy::start(&fleet.assemble(Role::Gateway, &plugin));
+    let pods: Vec<_> = fleet.pods().into_values().flatten().collect();
+    let picks =
+        |pod: &SocketAddr| envoy.stat(&["paceline_picks_total", &format!("upstream={pod}")]);
+    let mut answered = 0;
+    // A share of the requests goes to a pod of Envoy's choosing, so how many it
+    // takes to find all five is chance: 20 rounds miss one with odds below 1e-6.
+    for _ in 0..20 {
+        let answers = load(envoy.address, OUTSIDE, 4, 25, &[]);
+        assert!(
+            answers.keys().all(|answer| answer.status == 200),
+            "{answers:?}"
+        );
+        answered += answers.values().sum::<usize>();
+        if pods.iter().all(|pod| picks(pod) > 0) {
+            break;
+        }
+    }
+    assert!(
+        pods.iter().all(|pod| picks(pod) > 0),
+        "of {answered} requests"
+    );
+    envoy.expect_stat(&["paceline_in_flight"], |in_flight| in_flight == 0);
+
+    fleet.stop("h100");
+    let answers = load(envoy.address, OUTSIDE, 4, 25, &[]);
+    assert_eq!(
+        answers.keys().collect::<Vec<_>>(),
+        [&served("l4")],
+        "{answers:?}"
+    );
+}
+
 #[test]
 fn metrics_have_labels_with_the_bootstrap_override() {
     let fleet = Fleet::start();
@@ -274,7 +314,11 @@ fn metrics_have_labels_with_the_bootstrap_override() {
 fn envoy_accepts_every_combination() {
     let fleet = Fleet::start();
     let gateway = "wasmplugin-gateway.yaml";
-    let combinations: [(Role, &[&str]); 7] = [
+    let combinations: [(Role, &[&str]); 8] = [
+        (
+            Role::Gateway,
+            &["wasmplugin-endpoints.yaml", "envoyfilter-endpoints.yaml"],
+        ),
         (Role::Gateway, &[gateway]),
         (Role::Gateway, &["trafficextension-gateway.yaml"]),
         (Role::Gateway, &[gateway, "envoyfilter-retries.yaml"]),
