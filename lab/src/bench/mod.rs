@@ -15,6 +15,7 @@ mod page;
 mod report;
 mod simulated;
 mod suite;
+mod sweep;
 
 pub use answerer::Answerer;
 pub use closed_loop::{DriveError, Driven, drive};
@@ -27,3 +28,4 @@ pub use page::{NoSuchPart, replace_part};
 pub use report::{render, to_json};
 pub use simulated::{goals_table, simulated_table};
 pub use suite::{Bound, Trial, short_trials, trials};
+pub use sweep::{SWEEPS, Sweep};

@@ -6,11 +6,13 @@ mod compare;
 mod image;
 mod load;
 mod overhead;
+mod page;
 mod plan;
 mod progress;
 mod serve;
 mod signals;
 mod simulate;
+mod sweep;
 mod up;
 mod workload;
 
@@ -35,6 +37,7 @@ enum Command {
     Plan(plan::Args),
     Serve(serve::Args),
     Simulate(simulate::Args),
+    Sweep(sweep::Args),
     Up(up::Args),
 }
 
@@ -54,6 +57,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Command::Plan(args) => plan::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Up(args) => up::run(&args),
     }
 }

@@ -1,51 +1,22 @@
 //! Paceline's gateways: the filter's own code, at virtual time.
 
-use paceline::config::{Config, ConfigError};
+use paceline::config::Config;
 use paceline::decision::{Balancer, Demand, Reservation};
 use paceline::host::memory::Memory;
 use paceline::random::Rng;
 use paceline::time::Timestamp;
-use serde_json::{Map, Value, json};
 
 use super::balancer::{Counters, Ended, LoadBalancer, Pick};
 use super::call::Call;
 use super::envoy::LeastRequest;
 use super::fleet::Fleet;
+use super::settings::Settings;
 use crate::model::Time;
 
 /// Where the workers of a process share their record.
 const KEY: &str = "paceline/simulated";
 /// The gateways' clocks have run for so long when a run begins: an hour.
 const UPTIME: u64 = 3_600_000_000_000;
-
-/// What the filter is configured with: its policy, and whatever else but the upstreams, which the fleet gives.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    policy: Value,
-    rest: Map<String, Value>,
-}
-
-impl Settings {
-    /// `policy` as in the filter's configuration, a name or an object; `rest` the configuration's other keys.
-    pub fn new(policy: Value, rest: Map<String, Value>) -> Self {
-        Self { policy, rest }
-    }
-
-    /// The configuration for a pool of the servers of these names.
-    ///
-    /// # Errors
-    /// As the filter refuses it.
-    pub fn config<'a>(
-        &self,
-        servers: impl Iterator<Item = &'a str>,
-    ) -> Result<Config, ConfigError> {
-        let upstreams = servers.map(|name| json!({"cluster": name}));
-        let mut config = self.rest.clone();
-        config.insert("upstreams".to_owned(), upstreams.collect());
-        config.insert("policy".to_owned(), self.policy.clone());
-        Config::parse(Some(Value::Object(config).to_string().as_bytes()))
-    }
-}
 
 /// All gateways: each a process with shared data of its own, and workers with a balancer each.
 pub struct Gateways {
@@ -122,7 +93,12 @@ impl Gateways {
         self.instances += 1;
         Instance {
             number: self.instances,
-            balancer: Balancer::new(config, KEY.to_owned(), self.rng.next_u64()),
+            balancer: Balancer::tuned(
+                config,
+                KEY.to_owned(),
+                self.rng.next_u64(),
+                self.settings.tuning(),
+            ),
             servers,
             renewed_at: now,
             outstanding: 0,

@@ -7,16 +7,17 @@ use super::balancer::LoadBalancer;
 use super::bounds::{CentralQueue, Clairvoyant, MeanCall, Oracle, Rule, TrueWork};
 use super::engine::Setup;
 use super::envoy;
-use super::paceline::{Gateways, Settings};
+use super::paceline::Gateways;
 use super::prequal::Prequal;
+use super::settings::Settings;
 use super::tower::PeakEwma;
 use crate::model::{Kind, ServerSpec};
 
 /// A policy to simulate: one of the filter's own, one of somebody else's, or a bound.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Policy {
-    /// The filter's code, with this `policy` in its configuration.
-    Paceline(Value),
+    /// The filter's code, with these in its configuration.
+    Paceline(Settings),
     /// What somebody else has published, written for this simulator.
     Other(Other),
     /// What nobody could deploy.
@@ -110,8 +111,8 @@ impl Policy {
     pub fn balancer(&self, setup: &Setup, config: &Map<String, Value>) -> Box<dyn LoadBalancer> {
         let (gateways, workers, seed) = (setup.gateways, setup.workers, setup.seed);
         match self {
-            Self::Paceline(policy) => Box::new(Gateways::new(
-                Settings::new(policy.clone(), config.clone()),
+            Self::Paceline(settings) => Box::new(Gateways::new(
+                settings.beside(config),
                 gateways,
                 workers,
                 setup.calls.len(),
@@ -170,8 +171,10 @@ impl Policy {
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Paceline(Value::String(name)) => write!(f, "paceline:{name}"),
-            Self::Paceline(policy) => write!(f, "paceline:{policy}"),
+            Self::Paceline(settings) => match settings.given() {
+                Value::String(name) => write!(f, "paceline:{name}"),
+                policy => write!(f, "paceline:{policy}"),
+            },
             Self::Other(other) => f.write_str(other.name()),
             Self::Bound(bound) => f.write_str(bound.name()),
         }
@@ -181,8 +184,8 @@ impl fmt::Display for Policy {
 impl FromStr for Policy {
     type Err = String;
 
-    /// Reads a name as [`Display`](fmt::Display) writes it. `paceline:` may be left out, and after it may stand what the
-    /// filter's configuration has under `policy`.
+    /// Reads a name as [`Display`](fmt::Display) writes it. `paceline:` may be left out, and after it may stand what [`Settings`]
+    /// are given as.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(other) = Other::ALL.into_iter().find(|other| other.name() == text) {
             return Ok(Self::Other(other));
@@ -208,16 +211,12 @@ impl FromStr for Policy {
 }
 
 impl Policy {
-    /// One of the filter's own, as its configuration has it under `policy`.
+    /// One of the filter's own, given as [`Settings`] are.
     ///
     /// # Errors
-    /// As the filter refuses it.
-    pub fn paceline(policy: Value) -> Result<Self, String> {
-        let settings = Settings::new(policy.clone(), Map::new());
-        match settings.config(std::iter::once("any")) {
-            Ok(_) => Ok(Self::Paceline(policy)),
-            Err(error) => Err(error.to_string()),
-        }
+    /// As [`Settings::new`].
+    pub fn paceline(given: Value) -> Result<Self, String> {
+        Settings::new(given).map(Self::Paceline)
     }
 }
 

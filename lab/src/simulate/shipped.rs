@@ -11,7 +11,7 @@ macro_rules! shipped {
 }
 
 /// Names and JSON.
-const SHIPPED: [(&str, &str); 28] = shipped![
+const SHIPPED: [(&str, &str); 29] = shipped![
     "llm-5-10-5",
     "llm-5-10-5-gateways",
     "unequal8",
@@ -27,6 +27,7 @@ const SHIPPED: [(&str, &str); 28] = shipped![
     "long-context",
     "slow-down",
     "fail-fast",
+    "flaky",
     "crash",
     "join",
     "rolling-restart",

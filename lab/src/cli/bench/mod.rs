@@ -1,6 +1,5 @@
 //! `lab bench`.
 
-mod page;
 mod part;
 
 use std::path::PathBuf;
@@ -11,8 +10,9 @@ use anyhow::{Context, bail};
 use lab::bench::describe_machine;
 use lab::gateway::filter_module;
 
-use page::Page;
 use part::Part;
+
+use super::page::Page;
 
 /// Measure the figures that the documentation states, and check the bounds that they must keep.
 ///

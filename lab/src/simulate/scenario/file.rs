@@ -16,8 +16,8 @@ use super::{Abandonment, Length, Offered, Scenario, ScenarioError};
 use crate::json::{self, JsonError};
 use crate::model::{Control, Fleet, FleetError, Time};
 use crate::simulate::engine::{Happening, Incident};
-use crate::simulate::paceline::Settings;
 use crate::simulate::policy::Policy;
+use crate::simulate::settings::Settings;
 use crate::workload::{Arrivals, Part, ServiceTimes, Shape, SizeHint, Trace, Workload};
 
 #[derive(Deserialize)]
@@ -410,7 +410,9 @@ fn check_config(config: &Map<String, Value>) -> Result<(), ScenarioError> {
         }
     }
     let policy = Value::String("random".to_owned());
-    let settings = Settings::new(policy, config.clone());
+    let settings = Settings::new(policy)
+        .map_err(ScenarioError::Inside)?
+        .beside(config);
     match settings.config(std::iter::once("any")) {
         Ok(_) => Ok(()),
         Err(error) => Err(at("config", error)),

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use lab::bench::replace_part;
 
-use crate::cli::load::write;
+use super::load::write;
 
 /// The page that figures go into, if one was asked for. It is written after each part, so that a part that fails later costs only
 /// itself.
