@@ -40,7 +40,7 @@ PROFILE :=
 export PACELINE_LAB := $(LAB)
 
 .PHONY: compose-images compose-up compose-down compose-test
-.PHONY: help setup toolchain build wasm lab empty-filter run up down test compat bench bench-short host-calls validate image image-tools lint fmt clean
+.PHONY: help setup toolchain build wasm lab empty-filter run up down test compat bench bench-short tune host-calls validate image image-tools lint fmt clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ bench: setup build empty-filter host-calls ## measure what docs/benchmarks.md st
 
 bench-short: setup build empty-filter ## two minutes of the same, with wide bounds; part of CI
 	$(LAB) bench --empty-filter $(EMPTY) --short
+
+tune: lab ## sweep the constants of the default policy in the simulator, and write docs/tuning.md
+	$(LAB) sweep --page docs/tuning.md
 
 host-calls: wasm
 	@$(CARGO) test --quiet --package paceline --test plugin cost > /dev/null

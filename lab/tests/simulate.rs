@@ -67,7 +67,8 @@ const EVENTFUL: &str = r#"{
         { "at_seconds": 90, "servers": ["a-2"], "control": { "reload_seconds": 10 } },
         { "at_seconds": 95, "until_seconds": 100, "servers": ["b"], "control": { "mode": "stop", "error_rate": 0.5 } },
         { "at_seconds": 60, "restart_worker": { "gateway": 0, "worker": 1 } },
-        { "at_seconds": 100, "restart_worker": { "gateway": 1, "worker": 2 } }
+        { "at_seconds": 100, "restart_worker": { "gateway": 1, "worker": 2 } },
+        { "at_seconds": 105, "until_seconds": 125, "reports": { "delay_seconds": 1.5 } }
     ]
 }"#;
 
@@ -113,6 +114,42 @@ fn every_call_ends_once_and_nothing_stays_counted() {
             }
         }
     }
+}
+
+#[test]
+fn ends_that_are_lost_stay_counted_and_no_others() {
+    let scenario = scenario(
+        r#"{
+            "fleet": "unequal8", "workload": "conversation", "load": 0.5, "requests": 3000,
+            "events": [{ "at_seconds": 0, "reports": { "lost": 0.02 } }]
+        }"#,
+    );
+    let case = &scenario.cases().unwrap()[0];
+    let (run, result) = run_one(case, &policy(DEFAULT), 1).unwrap();
+    assert_eq!(
+        run.count(Outcome::Success),
+        3000,
+        "clients have their answers"
+    );
+    // 60 expected, six standard deviations of 8.
+    let leaked = result.counters.leaked;
+    assert!((12..=108).contains(&leaked), "{leaked}");
+}
+
+#[test]
+fn reports_that_are_late_are_of_later_ends() {
+    let mean_with = |events: &str| {
+        let scenario = scenario(&format!(
+            r#"{{ "fleet": "equal8", "workload": "conversation", "load": 0.5, "requests": 5000, "events": [{events}] }}"#
+        ));
+        let case = &scenario.cases().unwrap()[0];
+        let run = |name| mean(&figures(case, name, 2), |it| it.steady.mean);
+        (run(FULL_SCAN), run("envoy:random"))
+    };
+    let (prompt, random) = mean_with("");
+    let (late, same) = mean_with(r#"{ "at_seconds": 0, "reports": { "delay_seconds": 30 } }"#);
+    assert_eq!(random, same, "who counts nothing misses nothing");
+    assert!(late > prompt, "{late} and {prompt}");
 }
 
 #[test]
@@ -566,7 +603,7 @@ fn errors_name_the_place_the_value_and_what_is_allowed() {
         (
             r#", "control": { "speed": 0.5 }"#,
             "",
-            "events[0]: this event is not allowed: one of control, membership and restart_worker",
+            "events[0]: this event is not allowed: one of control, membership, restart_worker and reports",
         ),
         (
             r#""servers": ["a100-1"], "control": { "speed": 0.5 }"#,

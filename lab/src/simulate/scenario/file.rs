@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::{Abandonment, Length, Offered, Scenario, ScenarioError};
 use crate::json::{self, JsonError};
 use crate::model::{Control, Fleet, FleetError, Time};
-use crate::simulate::engine::{Happening, Incident};
+use crate::simulate::engine::{Happening, Incident, Reports};
 use crate::simulate::policy::Policy;
 use crate::simulate::settings::Settings;
 use crate::workload::{Arrivals, Part, ServiceTimes, Shape, SizeHint, Trace, Workload};
@@ -62,6 +62,7 @@ struct EventEntry {
     control: Option<Control>,
     membership: Option<Membership>,
     restart_worker: Option<WorkerEntry>,
+    reports: Option<ReportsEntry>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -76,6 +77,13 @@ enum Membership {
 struct WorkerEntry {
     gateway: usize,
     worker: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReportsEntry {
+    lost: Option<f64>,
+    delay_seconds: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -518,21 +526,24 @@ impl EventEntry {
             servers.push(*number);
         }
         let mut add = |at, what| incidents.push(Incident { at, what });
-        match (self.control, self.membership, self.restart_worker) {
-            (Some(control), None, None) => {
+        let until = self.until_seconds.map(|until| time("until_seconds", until));
+        let until = until.transpose()?;
+        if let Some(until) = until.filter(|until| *until <= at_time) {
+            let allowed = "a time after at_seconds";
+            return Err(refused(&key("until_seconds"), until.as_secs_f64(), allowed));
+        }
+        match (
+            self.control,
+            self.membership,
+            self.restart_worker,
+            self.reports,
+        ) {
+            (Some(control), None, None, None) => {
                 control.check().map_err(|error| {
                     ScenarioError::Inside(format!("{}.{error}", key("control")))
                 })?;
                 if servers.is_empty() {
                     return Err(refused(&key("servers"), "nothing", "at least one server"));
-                }
-                let until = self
-                    .until_seconds
-                    .map(|until| time("until_seconds", until))
-                    .transpose()?;
-                if let Some(until) = until.filter(|until| *until <= at_time) {
-                    let allowed = "a time after at_seconds";
-                    return Err(refused(&key("until_seconds"), until.as_secs_f64(), allowed));
                 }
                 for server in servers {
                     let control = control.clone();
@@ -546,9 +557,13 @@ impl EventEntry {
                     }
                 }
             }
-            (None, Some(membership), None) => {
+            (None, Some(membership), None, None) => {
                 if let Some(until) = self.until_seconds {
-                    return Err(refused(&key("until_seconds"), until, "only control has it"));
+                    return Err(refused(
+                        &key("until_seconds"),
+                        until,
+                        "only control and reports have it",
+                    ));
                 }
                 if servers.is_empty() {
                     return Err(refused(&key("servers"), "nothing", "at least one server"));
@@ -561,7 +576,7 @@ impl EventEntry {
                     add(at_time, what);
                 }
             }
-            (None, None, Some(WorkerEntry { gateway, worker })) => {
+            (None, None, Some(WorkerEntry { gateway, worker }), None) => {
                 if self.until_seconds.is_some() || self.servers.is_some() {
                     let allowed = "restart_worker has neither until_seconds nor servers";
                     return Err(refused(&key("restart_worker"), "this event", allowed));
@@ -581,12 +596,39 @@ impl EventEntry {
                 )?;
                 add(at_time, Happening::RestartWorker { gateway, worker });
             }
+            (None, None, None, Some(reports)) => {
+                if self.servers.is_some() {
+                    let allowed = "reports has no servers: it is of all ends";
+                    return Err(refused(&key("reports"), "this event", allowed));
+                }
+                add(at_time, Happening::Reports(reports.check(&key("reports"))?));
+                if let Some(until) = until {
+                    add(until, Happening::Reports(Reports::default()));
+                }
+            }
             _ => {
-                let allowed = "one of control, membership and restart_worker";
+                let allowed = "one of control, membership, restart_worker and reports";
                 return Err(refused(&format!("events[{index}]"), "this event", allowed));
             }
         }
         Ok(())
+    }
+}
+
+impl ReportsEntry {
+    fn check(&self, key: &str) -> Result<Reports, ScenarioError> {
+        let lost = self.lost.unwrap_or(0.0);
+        if !(0.0..=1.0).contains(&lost) {
+            return Err(refused(&format!("{key}.lost"), lost, "0 to 1"));
+        }
+        let delay = seconds_within(&format!("{key}.delay_seconds"), self.delay_seconds, 0.0)?;
+        if self.lost.is_none() && delay.is_none() {
+            return Err(refused(key, "nothing", "lost or delay_seconds"));
+        }
+        Ok(Reports {
+            lost,
+            delay: delay.unwrap_or_default(),
+        })
     }
 }
 
