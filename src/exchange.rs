@@ -117,9 +117,10 @@ impl Exchange {
             return Flow::Continue;
         }
         worker.waiting.body_shown(self.context);
-        let body = if bytes > worker.config.request_body.max_bytes as usize {
+        let body = if bytes > max_bytes(worker) as usize {
             Body::Unread(Unknown::TooLarge)
         } else if end {
+            worker.waiting.held(bytes);
             read_body(host, bytes)
         } else {
             return Flow::Pause;
@@ -132,7 +133,7 @@ impl Exchange {
     pub fn on_request_trailers(&mut self, worker: &mut Worker, host: &mut impl Host) {
         self.request_complete = true;
         if self.waits {
-            let body = read_body(host, worker.config.request_body.max_bytes as usize);
+            let body = read_body(host, max_bytes(worker) as usize);
             self.go_on(worker, host, &body);
         }
     }
@@ -385,10 +386,13 @@ impl Facts {
 /// Whether there will be a body worth waiting for.
 fn body_to_wait_for(worker: &Worker, host: &mut impl Host) -> Result<(), Unknown> {
     let mut request = Request::new(host, &worker.config.model, &Body::ToCome);
-    request.awaits_json(
-        worker.config.request_body.max_bytes,
-        worker.waiting.takes_undeclared(),
-    )
+    request.awaits_json(max_bytes(worker), worker.waiting.takes_undeclared())
+}
+
+/// The largest body to wait for.
+fn max_bytes(worker: &Worker) -> u32 {
+    let configured = worker.config.request_body.max_bytes;
+    worker.waiting.max_bytes(configured)
 }
 
 /// All of the body, which has come to its end.

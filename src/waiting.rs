@@ -22,6 +22,9 @@ use crate::time::Timestamp;
 /// proxy may have been told to in the meantime.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
+/// Bytes that any proxy can hold.
+const SMALL: u32 = 16 * 1024;
+
 /// The requests of one worker that wait, by their context.
 #[derive(Debug, Default)]
 pub struct Waiting {
@@ -31,6 +34,8 @@ pub struct Waiting {
     stuck: Vec<u32>,
     /// The proxy refused a body that was waited for as too large.
     refuses: bool,
+    /// Bytes of the largest body that has come while it was waited for.
+    largest: usize,
 }
 
 #[derive(Debug)]
@@ -108,17 +113,32 @@ impl Waiting {
         !self.refuses
     }
 
+    /// The largest body to wait for, where so much is configured: less once the
+    /// proxy has refused one.
+    #[must_use]
+    pub fn max_bytes(&self, configured: u32) -> u32 {
+        if !self.refuses {
+            return configured;
+        }
+        let known = u32::try_from(self.largest).unwrap_or(u32::MAX);
+        configured.min(known.max(SMALL))
+    }
+
+    /// So large a body has come while it was waited for.
+    pub fn held(&mut self, bytes: usize) {
+        self.largest = self.largest.max(bytes);
+    }
+
     /// The proxy refused a body that was waited for: its buffer is too small for
-    /// the limit that is configured here. Of a body that says how large it is,
-    /// or comes in small pieces, enough is known to stop in time; others are no
-    /// longer waited for.
+    /// the limit that is configured here. From now on only bodies are waited
+    /// for that say how large they are, and are no larger than one that it held.
     pub fn refused(&mut self) {
         if !self.refuses {
             log::warn!(
                 "paceline: Envoy refused a request's body as too large while it was waited for: \
                  set request_body_buffer_limit of the virtual host to at least \
                  request_body.max_bytes and 2 MiB; until then, bodies without a content-length \
-                 are not waited for"
+                 and large ones are not waited for"
             );
         }
         self.refuses = true;

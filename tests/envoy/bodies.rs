@@ -440,25 +440,35 @@ async fn a_client_that_leaves_half_way_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_buffer_that_is_too_small_refuses_no_second_body() {
-    // More than Envoy was told to buffer.
-    let mut config = sized_by(json!("openai"));
-    config["request_body"] = json!({ "max_bytes": 64 << 20 });
-    let fleet = Fleet::start(1, Behaviour::OK, &{
-        config["upstreams"] = json!([{ "cluster": "a" }]);
-        config
-    })
-    .await;
-    let body = vec![b' '; 8_000_000];
-    let mut connection = fleet.connect().await;
-    assert_eq!(connection.upload(&[], &body, false).await.status, 413);
-    for _ in 0..3 {
-        let mut connection: Connection = fleet.connect().await;
-        assert_eq!(connection.upload(&[], &body, false).await.status, 200);
+    for declared in [true, false] {
+        // More than Envoy was told to buffer.
+        let mut config = sized_by(json!("openai"));
+        config["request_body"] = json!({ "max_bytes": 64 << 20 });
+        let fleet = Fleet::start(2, Behaviour::OK, &config).await;
+        let mut connection = fleet.connect().await;
+        let small = vec![b' '; 40_000];
+        let answer = connection.upload(&[], &small, true).await;
+        assert_eq!(answer.status, 200);
+
+        let body = vec![b' '; 8_000_000];
+        let answer = connection.upload(&[], &body, declared).await;
+        assert_eq!(answer.status, 413);
+        for declared in [true, false] {
+            let mut connection: Connection = fleet.connect().await;
+            let answer = connection.upload(&[], &body, declared).await;
+            assert_eq!(answer.status, 200);
+        }
+        assert_eq!(size_unknown(&fleet, "undeclared").await, 1);
+        assert_eq!(size_unknown(&fleet, "too_large").await, 1);
+        // What has been held before is still waited for.
+        let before = size_unknown(&fleet, "malformed").await;
+        let mut connection = fleet.connect().await;
+        connection.upload(&[], &small, true).await;
+        assert_eq!(size_unknown(&fleet, "malformed").await, before + 1);
+        let said = fleet.gateway.logs().unwrap();
+        assert_eq!(said.matches("set request_body_buffer_limit").count(), 1);
+        expect_all_ended(&fleet).await;
     }
-    assert_eq!(size_unknown(&fleet, "undeclared").await, 3);
-    let said = fleet.gateway.logs().unwrap();
-    assert_eq!(said.matches("set request_body_buffer_limit").count(), 1);
-    expect_all_ended(&fleet).await;
 }
 
 /// Prints what it measures; the bound leaves room for a busy machine.
