@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Connection, raw, request};
 use crate::support::fleet::{Fleet, paceline};
-use crate::support::place::place;
 use crate::support::upstream::{Behaviour, Upstream};
 use crate::support::{SOON, eventually};
 
@@ -345,7 +344,8 @@ async fn endpoints_may_have_ipv6_addresses() {
     let config = discovering("round_robin");
     let mut topology = Topology::new(servers, paceline(&config));
     topology.endpoints = true;
-    let gateway = Gateway::start_in(place(), &topology).await.unwrap();
+    // Never in a container: networks of containers have no IPv6 unless asked for.
+    let gateway = Gateway::start(&topology).await.unwrap();
     let mut connection = Connection::open(gateway.address()).await;
     let all: BTreeSet<_> = upstreams.iter().map(address).collect();
     assert!(all.iter().all(|it| it.starts_with("[::1]:")), "{all:?}");
