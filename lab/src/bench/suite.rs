@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::compare::{Plan, Policy};
 use crate::model::{Fleet, FleetError};
 use crate::report::{Comparison, Spread};
-use crate::workload::{Shape, Workload};
+use crate::workload::{ServiceTimes, Shape, SizeHint, Workload};
 
 /// A comparison, and what it must show.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct Bound {
 
 const LEAST_REQUEST: &str = "envoy:least_request";
 const FULL_SCAN: &str = "envoy:least_request_full_scan";
+/// The default policy that takes no notice of sizes.
+const COUNTING: &str = r#"paceline:{"name":"shortest_expected_delay","basis":"requests"}"#;
 const DEFAULT: &str = "paceline:shortest_expected_delay";
 
 /// The comparisons whose figures the page shows, about 20 minutes.
@@ -45,14 +49,29 @@ pub fn trials() -> Result<Vec<Trial>, FleetError> {
         mean_at_least: 1.0,
     };
     let batching = Load {
-        shape: Shape::Conversation,
+        workload: Workload::of_shape(Shape::Conversation),
         requests: 4_000,
         seeds: 3,
+        time_scale: None,
+        size: None,
     };
     let slots = Load {
-        shape: Shape::Diffusion,
+        workload: Workload::of_shape(Shape::Diffusion),
         requests: 3_000,
         seeds: 3,
+        // A request takes some 30 ms then: timers are no part of the result yet.
+        time_scale: Some(800.0),
+        size: None,
+    };
+    let sized = Load {
+        workload: sized(),
+        size: Some("x-request-size"),
+        ..slots.clone()
+    };
+    let prompts = Load {
+        size: Some("x-prompt-tokens"),
+        seeds: 2,
+        ..batching.clone()
     };
     Ok(vec![
         trial(
@@ -90,6 +109,28 @@ pub fn trials() -> Result<Vec<Trial>, FleetError> {
             &slots,
             no_worse(1.03),
         )?,
+        trial(
+            "sizes",
+            "slots8",
+            &[FULL_SCAN, COUNTING, DEFAULT],
+            &sized,
+            vec![Bound {
+                against: COUNTING,
+                p99_at_least: 1.0,
+                mean_at_least: 1.0,
+            }],
+        )?,
+        trial(
+            "prompts",
+            "unequal8",
+            &[FULL_SCAN, COUNTING, DEFAULT],
+            &prompts,
+            vec![Bound {
+                against: COUNTING,
+                p99_at_least: 0.95,
+                mean_at_least: 0.95,
+            }],
+        )?,
     ])
 }
 
@@ -115,9 +156,11 @@ pub fn short_trials() -> Result<Vec<Trial>, FleetError> {
         mean_at_least: 0.95,
     };
     let load = Load {
-        shape: Shape::Conversation,
+        workload: Workload::of_shape(Shape::Conversation),
         requests: 2_500,
         seeds: 1,
+        time_scale: None,
+        size: None,
     };
     Ok(vec![trial(
         "unequal",
@@ -128,11 +171,30 @@ pub fn short_trials() -> Result<Vec<Trial>, FleetError> {
     )?])
 }
 
+/// Service times that sizes tell: correlation 0.95, as in the scenario `size-slots-unequal`.
+fn sized() -> Workload {
+    let times = ServiceTimes::Lognormal {
+        median_seconds: 23.0,
+        cv: 0.73,
+    };
+    let hint = SizeHint {
+        correlation: 0.95,
+        mean: 250_000.0,
+        cv: None,
+    };
+    // Both are within their ranges.
+    Workload::of_sized_service(times, hint).unwrap_or_else(|_| Workload::of_service(times))
+}
+
 /// What is asked of a fleet.
+#[derive(Clone)]
 struct Load {
-    shape: Shape,
+    workload: Workload,
     requests: usize,
     seeds: u64,
+    time_scale: Option<f64>,
+    /// The header that shows a request's size to the filter.
+    size: Option<&'static str>,
 }
 
 fn trial(
@@ -142,7 +204,9 @@ fn trial(
     load: &Load,
     bounds: Vec<Bound>,
 ) -> Result<Trial, FleetError> {
-    let workload = Workload::of_shape(load.shape);
+    let workload = load.workload.clone();
+    let size = load.size.iter();
+    let config = size.map(|header| ("request_size".to_owned(), json!({ "header": header })));
     // Where requests take minutes, some wait for long.
     let timeout = if workload.has_service_times() {
         3_600
@@ -159,10 +223,11 @@ fn trial(
         load: 0.7,
         requests: load.requests,
         seeds: (1..=load.seeds).collect(),
-        time_scale: None,
+        time_scale: load.time_scale,
         warm_up: 0.1,
         timeout: Duration::from_secs(timeout),
         workers: 1,
+        config: config.collect(),
     };
     Ok(Trial { name, plan, bounds })
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{CapacityError, Policy, capacity};
 use crate::gateway::{Balancing, Gateway, GatewayError, Topology, envoy_binary};
@@ -35,6 +36,8 @@ pub struct Plan {
     pub timeout: Duration,
     /// Envoy's worker threads.
     pub workers: u32,
+    /// What the filter's configuration has beside upstreams and policy.
+    pub config: Map<String, Value>,
 }
 
 /// All that one needs to know to compare again.
@@ -212,7 +215,7 @@ impl Plan {
         }
         envoy_binary()?;
         for policy in &self.policies {
-            policy.balancing([])?;
+            policy.balancing([], &self.config)?;
         }
         Ok(())
     }
@@ -312,7 +315,7 @@ impl Prepared {
         )?;
         let endpoints = servers.endpoints();
         let clusters = endpoints.iter().map(|endpoint| endpoint.name.as_str());
-        let balancing = policy.balancing(clusters)?;
+        let balancing = policy.balancing(clusters, &self.plan.config)?;
         let is_filter = matches!(balancing, Balancing::Filter { .. });
         let upstreams = endpoints
             .iter()

@@ -2,11 +2,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use paceline::config::Config;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::gateway::{Balancing, GatewayError, filter_module};
 
-/// A policy that can be compared: one of Envoy's own, `envoy:NAME`, or one of Paceline's, `paceline:NAME`.
+/// A policy that can be compared: one of Envoy's own, `envoy:NAME`, or one of Paceline's, `paceline:NAME` or, with
+/// parameters, `paceline:{...}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     name: String,
@@ -16,7 +17,8 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Envoy(Balancing),
-    Paceline,
+    /// As in the filter's configuration under `policy`.
+    Paceline(Value),
 }
 
 const ENVOY: &str = "envoy:";
@@ -46,30 +48,38 @@ impl Policy {
         &self.name
     }
 
-    /// Who balances under this policy over the clusters.
+    /// Who balances under this policy over the clusters; `further` keys of the filter's configuration are for Paceline's.
     ///
     /// # Errors
     /// If the filter that it needs has not been built.
     pub fn balancing<'a>(
         &self,
         clusters: impl IntoIterator<Item = &'a str>,
+        further: &Map<String, Value>,
     ) -> Result<Balancing, GatewayError> {
         match &self.kind {
             Kind::Envoy(balancing) => Ok(balancing.clone()),
-            Kind::Paceline => Ok(Balancing::Filter {
+            Kind::Paceline(policy) => Ok(Balancing::Filter {
                 module: filter_module()?,
-                config: filter_config(self.name.trim_start_matches(PACELINE), clusters),
+                config: filter_config(policy, clusters, further),
             }),
         }
     }
 }
 
-fn filter_config<'a>(policy: &str, clusters: impl IntoIterator<Item = &'a str>) -> String {
+fn filter_config<'a>(
+    policy: &Value,
+    clusters: impl IntoIterator<Item = &'a str>,
+    further: &Map<String, Value>,
+) -> String {
     let upstreams: Vec<_> = clusters
         .into_iter()
         .map(|cluster| json!({ "cluster": cluster }))
         .collect();
-    json!({ "policy": policy, "upstreams": upstreams }).to_string()
+    let mut config = further.clone();
+    config.insert("policy".to_owned(), policy.clone());
+    config.insert("upstreams".to_owned(), upstreams.into());
+    Value::Object(config).to_string()
 }
 
 impl fmt::Display for Policy {
@@ -89,9 +99,14 @@ impl FromStr for Policy {
                 )
             })?
         } else if let Some(policy) = name.strip_prefix(PACELINE) {
-            Config::parse(Some(filter_config(policy, ["a"]).as_bytes()))
+            let policy = if policy.starts_with('{') {
+                serde_json::from_str(policy).map_err(|error| format!("{policy}: {error}"))?
+            } else {
+                Value::String(policy.to_owned())
+            };
+            Config::parse(Some(filter_config(&policy, ["a"], &Map::new()).as_bytes()))
                 .map_err(|error| error.to_string())?;
-            Kind::Paceline
+            Kind::Paceline(policy)
         } else {
             return Err(format!(
                 "{name:?} names nobody's policy: allowed are envoy:NAME and paceline:NAME"
@@ -115,7 +130,7 @@ mod tests {
         }
         let full_scan: Policy = "envoy:least_request_full_scan".parse().unwrap();
         assert_eq!(
-            full_scan.balancing(["a"]).unwrap(),
+            full_scan.balancing(["a"], &Map::new()).unwrap(),
             Balancing::LeastRequestFullScan
         );
         let error = "least_request".parse::<Policy>().unwrap_err();
@@ -135,7 +150,7 @@ mod tests {
     #[test]
     fn the_filter_is_configured_as_its_users_would() {
         assert_eq!(
-            filter_config("least_request", ["a", "b"]),
+            filter_config(&"least_request".into(), ["a", "b"], &Map::new()),
             r#"{"policy":"least_request","upstreams":[{"cluster":"a"},{"cluster":"b"}]}"#
         );
     }

@@ -13,7 +13,7 @@ use crate::workload::Request;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// `POST /infer` with a body of two bytes. Sizes are headers: `x-prompt-tokens`, `x-output-tokens`, and
-    /// `x-service-ms` where the service time is known.
+    /// `x-service-ms` where the service time is known. `x-request-size` is what the request shows of its size, where it shows any.
     #[default]
     Infer,
     /// `POST /v1/chat/completions` in OpenAI's form, the body about as long as the prompt (4 bytes a token) and `max_tokens` the
@@ -29,6 +29,7 @@ pub enum Form {
 const PROMPT_TOKENS: HeaderName = HeaderName::from_static("x-prompt-tokens");
 const OUTPUT_TOKENS: HeaderName = HeaderName::from_static("x-output-tokens");
 const SERVICE_MS: HeaderName = HeaderName::from_static("x-service-ms");
+const REQUEST_SIZE: HeaderName = HeaderName::from_static("x-request-size");
 
 impl Form {
     fn default_path(&self) -> PathAndQuery {
@@ -63,6 +64,9 @@ impl Form {
         if let Some(service) = request.service {
             let milliseconds = u64::try_from(service.as_millis()).unwrap_or(u64::MAX);
             headers.insert(SERVICE_MS, milliseconds.into());
+        }
+        if let Some(size) = request.size {
+            headers.insert(REQUEST_SIZE, size.into());
         }
         sent
     }

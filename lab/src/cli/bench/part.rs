@@ -20,7 +20,7 @@ use super::{Args, Shown};
 /// A part of the benchmark: it can be measured without the others.
 pub(super) enum Part {
     /// Policies side by side on a real Envoy.
-    Trial(Trial),
+    Trial(Box<Trial>),
     /// The default policy in these scenarios of the simulator.
     Simulated(Vec<&'static str>),
     /// What the filter costs in time.
@@ -51,14 +51,14 @@ impl Part {
             Self::Memory,
             Self::Simulated(Scenario::shipped().collect()),
         ];
-        parts.extend(trials()?.into_iter().map(Self::Trial));
+        parts.extend(trials()?.into_iter().map(Box::new).map(Self::Trial));
         Ok(parts)
     }
 
     /// The short form.
     pub(super) fn short() -> anyhow::Result<Vec<Self>> {
         let mut parts = vec![Self::Simulated(SHORT_SCENARIOS.to_vec()), Self::Overhead];
-        parts.extend(short_trials()?.into_iter().map(Self::Trial));
+        parts.extend(short_trials()?.into_iter().map(Box::new).map(Self::Trial));
         Ok(parts)
     }
 
