@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use crate::config::Config;
+use crate::config::{Accepts, Config, Reserve};
 use crate::random::mix;
 
 /// A member's number: its place in the configuration, over all pools.
@@ -37,6 +37,10 @@ pub struct Member {
     pub upstream: UpstreamIndex,
     /// Its share relative to the others' of the pool; positive.
     pub weight: f64,
+    /// Which sizes of requests it takes.
+    pub accepts: Accepts,
+    /// Whether it is kept free for small requests.
+    pub is_reserved: bool,
     /// Tells it apart in the shared record: a hash of the two names.
     pub identity: u64,
 }
@@ -78,7 +82,7 @@ impl Upstream {
 }
 
 /// One pool's part of the members.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
     /// Its name.
     pub name: String,
@@ -86,6 +90,10 @@ pub struct Pool {
     pub members: Range<MemberIndex>,
     /// The cluster whose endpoints are balanced, if it is one's.
     pub cluster: Option<String>,
+    /// What is kept free for small requests, if anything.
+    pub reserve: Option<Reserve>,
+    /// Whether any member takes some sizes of requests only.
+    pub limits_sizes: bool,
     /// Tells it apart in the shared record: a hash of its name.
     pub identity: u64,
 }
@@ -121,14 +129,16 @@ impl Topology {
         let mut known = hashbrown::HashMap::new();
         for (number, pool) in config.pools.iter().enumerate() {
             let start = topology.members.len();
-            for configured in &pool.upstreams {
+            let count = pool.upstreams.len();
+            let reserved = pool.reserve.map_or(0, |reserve| reserve.count(count));
+            for (place, configured) in pool.upstreams.iter().enumerate() {
                 let upstream = Upstream::cluster(&configured.cluster);
-                topology.add(
-                    &mut known,
-                    (number, &pool.name),
-                    upstream,
-                    configured.weight,
-                );
+                let name = (number, pool.name.as_str());
+                let added = topology.add(&mut known, name, upstream, configured.weight);
+                if let Some(member) = added {
+                    member.accepts = configured.accepts;
+                    member.is_reserved = place + reserved >= count;
+                }
             }
             if let Some(endpoints) = &pool.endpoints {
                 let cluster = &endpoints.cluster;
@@ -148,6 +158,8 @@ impl Topology {
                 name: pool.name.clone(),
                 members: start..topology.members.len(),
                 cluster: cluster.map(|endpoints| endpoints.cluster.clone()),
+                reserve: pool.reserve,
+                limits_sizes: pool.upstreams.iter().any(|it| it.accepts != Accepts::ALL),
                 identity: identity(&[&pool.name]),
             });
         }
@@ -160,7 +172,7 @@ impl Topology {
         (pool, name): (usize, &str),
         upstream: Upstream,
         weight: u32,
-    ) {
+    ) -> Option<&mut Member> {
         let identity = match &upstream.endpoint {
             None => identity(&[name, &upstream.cluster]),
             Some(address) => identity(&[name, &upstream.cluster, address]),
@@ -173,8 +185,11 @@ impl Topology {
             pool,
             upstream: index,
             weight: f64::from(weight),
+            accepts: Accepts::ALL,
+            is_reserved: false,
             identity,
         });
+        self.members.last_mut()
     }
 
     /// Keeps of `old` the upstreams with these numbers, and their members,

@@ -16,6 +16,7 @@ mod pool;
 mod reader;
 mod request_body;
 mod request_size;
+mod size_limits;
 mod suggestion;
 
 use core::str;
@@ -29,6 +30,7 @@ pub use policy::PolicyConfig;
 pub use pool::{Endpoint, Endpoints, Pool, Upstream};
 pub use request_body::BodyLimits;
 pub use request_size::{JsonPointer, SizeSource};
+pub use size_limits::{Accepts, Reserve};
 
 use json::Json;
 use reader::{Node, Object, Path};
@@ -40,12 +42,13 @@ const MIN_LEASE: Duration = Duration::from_secs(1);
 const MAX_LEASE: Duration = Duration::from_secs(5 * 60);
 
 /// The keys of the root object.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "upstreams",
     "cluster",
     "endpoints",
     "policy",
     "request_size",
+    "reserve",
     "pools",
     "model",
     "request_body",
@@ -211,6 +214,7 @@ fn read_pools(object: &Object<'_>, problems: &mut Problems) -> Vec<Pool> {
         "endpoints",
         "policy",
         "request_size",
+        "reserve",
     ] {
         if object.get(key).is_some() {
             let message = "cannot stand beside pools; move it into a pool".to_owned();

@@ -9,6 +9,7 @@ use super::names;
 use super::policy::{self, PolicyConfig};
 use super::reader::{FirstUses, Node, Object, Path};
 use super::request_size::{self, SizeSource};
+use super::size_limits::{self, Accepts, Reserve};
 
 const WEIGHTS: RangeInclusive<u32> = 1..=1000;
 const DEFAULT_WEIGHT: u32 = 1;
@@ -33,24 +34,31 @@ pub struct Pool {
     pub policy: PolicyConfig,
     /// Where its requests show how large they are.
     pub request_size: SizeSource,
+    /// What is kept free for small requests, if anything.
+    pub reserve: Option<Reserve>,
 }
 
 impl Pool {
     /// Whether anything depends on the size of its requests.
     #[must_use]
     pub fn heeds_size(&self) -> bool {
+        let limits_sizes = |upstream: &Upstream| upstream.accepts != Accepts::ALL;
         self.policy.heeds_size()
+            || self.reserve.is_some()
+            || self.upstreams.iter().any(limits_sizes)
     }
 }
 
 /// One routing target.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// The Envoy cluster, as the route header will name it.
     pub cluster: String,
     /// The share of the load relative to its pool's other upstreams: 1 to 1000,
     /// default 1.
     pub weight: u32,
+    /// Which sizes of requests it takes; all unless given.
+    pub accepts: Accepts,
 }
 
 /// A cluster that is balanced endpoint by endpoint.
@@ -76,16 +84,8 @@ pub struct Endpoint {
 pub(super) fn read_shorthand(root: &Object<'_>, problems: &mut Problems) -> Option<Pool> {
     let allowed = "the clusters to balance, such as [{\"cluster\": \"gpu-a\"}], or give pools";
     let targets = read_targets(root, allowed, problems);
-    let (policy, request_size) = read_choice(root, problems);
-    let (upstreams, endpoints) = targets?;
-    Some(Pool {
-        name: SHORTHAND_NAME.to_owned(),
-        matcher: Match::default(),
-        upstreams,
-        endpoints,
-        policy,
-        request_size,
-    })
+    let name = SHORTHAND_NAME.to_owned();
+    read_choice(root, name, Match::default(), targets, problems)
 }
 
 /// Reads `pools`. Pools with problems are left out.
@@ -121,6 +121,7 @@ fn read_pool(
         "endpoints",
         "policy",
         "request_size",
+        "reserve",
     ];
     object.allow_only(&keys, problems);
 
@@ -130,16 +131,11 @@ fn read_pool(
         .and_then(|node| matcher::read(node, problems))
         .unwrap_or_default();
     let targets = read_targets(&object, UPSTREAMS, problems);
-    let (policy, request_size) = read_choice(&object, problems);
-    let (upstreams, endpoints) = targets?;
-
+    // What is wrong with the rest is told even where the name is.
+    let pool = read_choice(&object, String::new(), matcher, targets, problems)?;
     Some(Pool {
         name: name?,
-        matcher,
-        upstreams,
-        endpoints,
-        policy,
-        request_size,
+        ..pool
     })
 }
 
@@ -162,23 +158,43 @@ fn read_pool_name(
 }
 
 /// Reads how an upstream is chosen, and the size that this may depend on.
-fn read_choice(object: &Object<'_>, problems: &mut Problems) -> (PolicyConfig, SizeSource) {
+fn read_choice(
+    object: &Object<'_>,
+    name: String,
+    matcher: Match,
+    targets: Option<(Vec<Upstream>, Option<Endpoints>)>,
+    problems: &mut Problems,
+) -> Option<Pool> {
     let policy = object
         .get("policy")
         .and_then(|node| policy::read(node, problems))
         .unwrap_or_default();
-    let Some(node) = object.get("request_size") else {
-        return (policy, SizeSource::default());
+    let reserve = object.get("reserve").and_then(|node| {
+        let count = targets.as_ref().map_or(2, |(upstreams, _)| upstreams.len());
+        size_limits::read_reserve(node, count, problems)
+    });
+    let size = object.get("request_size");
+    let request_size = size.and_then(|node| request_size::read(node, problems));
+    let (upstreams, endpoints) = targets?;
+    let pool = Pool {
+        name,
+        matcher,
+        upstreams,
+        endpoints,
+        policy,
+        request_size: request_size.unwrap_or_default(),
+        reserve,
     };
-    let request_size = request_size::read(node, problems).unwrap_or_default();
-    if !policy.heeds_size() {
+    if let Some(node) = size
+        && !pool.heeds_size()
+    {
         let message = format!(
             "{} does not look at sizes as it is configured; leave this out or choose another policy",
-            policy.name()
+            pool.policy.name()
         );
         problems.add(&node.path, message);
     }
-    (policy, request_size)
+    Some(pool)
 }
 
 /// Reads what a pool can choose from: `upstreams`, or `cluster` and perhaps
@@ -296,12 +312,16 @@ fn read_upstream(
     problems: &mut Problems,
 ) -> Option<Upstream> {
     let object = node.object("an object such as {\"cluster\": \"gpu-a\"}", problems)?;
-    object.allow_only(&["cluster", "weight"], problems);
+    object.allow_only(&["cluster", "weight", "accepts"], problems);
 
     let weight = object
         .get("weight")
         .and_then(|node| node.whole(WEIGHTS, problems))
         .unwrap_or(DEFAULT_WEIGHT);
+    let accepts = object
+        .get("accepts")
+        .and_then(|node| size_limits::read_accepts(node, problems))
+        .unwrap_or_default();
     let name = object.require("cluster", "the name of an Envoy cluster", problems)?;
     let cluster = name.text_that(names::is_name, names::NAME, problems)?;
     if let Some(first) = clusters.earlier(cluster, index) {
@@ -315,6 +335,7 @@ fn read_upstream(
     Some(Upstream {
         cluster: cluster.to_owned(),
         weight,
+        accepts,
     })
 }
 

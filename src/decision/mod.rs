@@ -5,6 +5,7 @@
 //! the release of the count and the sample. Nothing here knows a proxy: the
 //! filter, the tests and the simulator run this same code.
 
+mod eligible;
 mod explanation;
 mod learning;
 #[cfg(test)]
@@ -13,7 +14,7 @@ mod tests;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Accepts, Config};
 use crate::estimate::{AtPick, Basis, Tuning};
 use crate::host::SharedData;
 use crate::outcome::End;
@@ -23,6 +24,7 @@ use crate::random::Rng;
 use crate::state::{Ledger, StateError, View, Work};
 use crate::time::Timestamp;
 
+use eligible::{keep_accepting, keep_unreserved};
 pub use explanation::Explanation;
 use learning::learn;
 
@@ -52,6 +54,8 @@ pub enum PassThrough {
     NoPool,
     /// No pool's match fits the request's model.
     UnknownModel,
+    /// No upstream of the pool accepts a request of this size.
+    SizeNotAccepted,
     /// Other workers changed the shared record at every try.
     Contention,
     /// The shared record was not readable; it starts afresh.
@@ -62,9 +66,10 @@ pub enum PassThrough {
 
 impl PassThrough {
     /// All reasons, in the order of [`PassThrough::index`].
-    pub const ALL: [PassThrough; 5] = [
+    pub const ALL: [PassThrough; 6] = [
         PassThrough::NoPool,
         PassThrough::UnknownModel,
+        PassThrough::SizeNotAccepted,
         PassThrough::Contention,
         PassThrough::MalformedState,
         PassThrough::HostError,
@@ -82,6 +87,7 @@ impl PassThrough {
         match self {
             PassThrough::NoPool => "no_pool",
             PassThrough::UnknownModel => "unknown_model",
+            PassThrough::SizeNotAccepted => "size_not_accepted",
             PassThrough::Contention => "contention",
             PassThrough::MalformedState => "malformed_state",
             PassThrough::HostError => "host_error",
@@ -240,20 +246,22 @@ impl Balancer {
         let (Some(policy), Some(name)) = (policies.get(pool), names.get(pool)) else {
             return Err(PassThrough::NoPool);
         };
-        let members = topology
-            .pools
-            .get(pool)
-            .map_or(0..0, |pool| pool.members.clone());
-        let Some(order) = order.get_mut(members) else {
+        let Some(of_pool) = topology.pools.get(pool) else {
             return Err(PassThrough::NoPool);
         };
-        let shown = if policy.needs_all() || order.len() <= tuning.full_scan {
+        let Some(order) = order.get_mut(of_pool.members.clone()) else {
+            return Err(PassThrough::NoPool);
+        };
+        // A sample might have none that accepts the request.
+        let chooses_by_size = of_pool.limits_sizes || of_pool.reserve.is_some();
+        let shown = if policy.needs_all() || chooses_by_size || order.len() <= tuning.full_scan {
             order.len()
         } else {
             shuffle_to_front(order, tuning.sample, rng);
             tuning.sample
         };
 
+        let member_of = |candidate: &Candidate| topology.members.get(candidate.member);
         let committed = ledger.update(shared, now, |view| {
             candidates.clear();
             candidates.extend(order.iter().take(shown).filter_map(|member| {
@@ -268,9 +276,21 @@ impl Balancer {
                     state: view.member(*member),
                 })
             }));
+            if of_pool.limits_sizes {
+                let accepts = |it: &Candidate| member_of(it).map_or(Accepts::ALL, |it| it.accepts);
+                keep_accepting(candidates, demand.size, accepts);
+            }
+            if let Some(reserve) = &of_pool.reserve {
+                let is_reserved = |it: &Candidate| member_of(it).is_some_and(|it| it.is_reserved);
+                keep_unreserved(candidates, demand.size, reserve, is_reserved);
+            }
             decide(&**policy, candidates, view, demand, now, rng)
         })?;
-        let decided = committed.value.ok_or(PassThrough::NoPool)?;
+        let none = match of_pool.limits_sizes && demand.size.is_some() {
+            true => PassThrough::SizeNotAccepted,
+            false => PassThrough::NoPool,
+        };
+        let decided = committed.value.ok_or(none)?;
         let picked = decided.picked;
         if let Some(last) = bases.get_mut(pool)
             && last.0 != decided.basis

@@ -19,6 +19,7 @@ fn upstream(cluster: &str, weight: u32) -> Upstream {
     Upstream {
         cluster: cluster.to_owned(),
         weight,
+        accepts: Accepts::ALL,
     }
 }
 
@@ -39,6 +40,7 @@ fn the_smallest_configuration_is_one_pool_with_all_defaults() {
             endpoints: None,
             policy: PolicyConfig::default(),
             request_size: SizeSource::default(),
+            reserve: None,
         }],
     };
     assert_eq!(config, Ok(expected));
@@ -99,6 +101,7 @@ fn a_full_configuration_is_read() {
                     active_request_bias: 1.0,
                 },
                 request_size: SizeSource::ContentLength,
+                reserve: None,
             },
             Pool {
                 name: "sized".to_owned(),
@@ -110,6 +113,7 @@ fn a_full_configuration_is_read() {
                 endpoints: None,
                 policy: PolicyConfig::default(),
                 request_size: SizeSource::JsonPointer(JsonPointer::parse("/steps").unwrap()),
+                reserve: None,
             },
             Pool {
                 name: "rest".to_owned(),
@@ -118,6 +122,7 @@ fn a_full_configuration_is_read() {
                 endpoints: None,
                 policy: PolicyConfig::Random,
                 request_size: SizeSource::ContentLength,
+                reserve: None,
             },
         ],
     };
@@ -388,13 +393,13 @@ fn unknown_keys_are_refused_everywhere() {
         refused(text),
         "4 problems:\n  \
          upstream: unknown key; did you mean upstreams? \
-         allowed: upstreams, cluster, endpoints, policy, request_size, pools, model, \
+         allowed: upstreams, cluster, endpoints, policy, request_size, reserve, pools, model, \
          request_body, route_header, endpoint_header, lease, explain\n  \
          pools[0].matches: unknown key; did you mean match? \
-         allowed: name, match, upstreams, cluster, endpoints, policy, request_size\n  \
+         allowed: name, match, upstreams, cluster, endpoints, policy, request_size, reserve\n  \
          pools[0].match.paths: unknown key; allowed: path_prefix, host, headers, model\n  \
          pools[0].upstreams[0].Weight: unknown key; did you mean weight? \
-         allowed: cluster, weight"
+         allowed: cluster, weight, accepts"
     );
 }
 

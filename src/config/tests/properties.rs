@@ -241,7 +241,11 @@ fn pool() -> impl Strategy<Value = (Value, Pool)> {
             }
             let upstreams = upstreams
                 .into_iter()
-                .map(|(cluster, (_, weight))| Upstream { cluster, weight })
+                .map(|(cluster, (_, weight))| Upstream {
+                    cluster,
+                    weight,
+                    accepts: Accepts::ALL,
+                })
                 .collect();
             let read = Pool {
                 name,
@@ -250,6 +254,7 @@ fn pool() -> impl Strategy<Value = (Value, Pool)> {
                 endpoints: None,
                 policy,
                 request_size: size,
+                reserve: None,
             };
             (json, read)
         },
