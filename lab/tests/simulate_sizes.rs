@@ -1,7 +1,7 @@
 //! Size-aware routing in the simulator: what sizes bring where they tell the work, and that they do no harm where they do not.
 
 // Helpers of tests may panic as tests do.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::num::NonZeroUsize;
 use std::path::Path;

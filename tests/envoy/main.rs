@@ -25,5 +25,6 @@ mod reload;
 mod retries;
 mod routing;
 mod shipped;
+mod sizes;
 mod support;
 mod vm_trap;
