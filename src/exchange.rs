@@ -9,7 +9,7 @@ mod endpoints;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-use crate::config::SizeSource;
+use crate::config::{LatencySignal, SizeSource};
 use crate::decision::{Demand, Finished, PassThrough, Reservation};
 use crate::host::Host;
 use crate::outcome::{End, parse_retry_after};
@@ -33,6 +33,8 @@ pub struct Exchange {
     reservation: Option<Reservation>,
     explanation: Option<String>,
     first_byte_at: Option<Timestamp>,
+    chunks: u32,
+    is_stream: bool,
     request_complete: bool,
     response_complete: bool,
     /// The response ended with trailers or with its headers, as a gRPC status
@@ -235,13 +237,33 @@ impl Exchange {
         if let Some(explanation) = &self.explanation {
             let _ = host.set_response_header(DECISION_HEADER, explanation);
         }
-        if self.reservation.is_some() && self.first_byte_at.is_none() {
-            self.first_byte_at = Some(worker.now(host));
+        if let Some(reservation) = &self.reservation
+            && reservation.signal == LatencySignal::FirstByte
+        {
+            // What is sent as it is made does not know its length.
+            let length = host.response_header("content-length");
+            self.is_stream = !end && length == Ok(None);
         }
     }
 
-    /// A piece of the response's body has come.
-    pub fn on_response_body(&mut self, end: bool) {
+    /// A piece of the response's body has come. Only the first costs a look at
+    /// the clock.
+    ///
+    /// The first byte is one of the body: model servers send the headers of a
+    /// stream at once, and its first token when they have made it.
+    pub fn on_response_body(
+        &mut self,
+        worker: &mut Worker,
+        host: &mut impl Host,
+        bytes: usize,
+        end: bool,
+    ) {
+        if bytes > 0 {
+            self.chunks = self.chunks.saturating_add(1);
+            if self.first_byte_at.is_none() && self.reservation.is_some() {
+                self.first_byte_at = Some(worker.now(host));
+            }
+        }
         self.response_complete |= end;
     }
 
@@ -277,6 +299,9 @@ impl Exchange {
         let asks_for_time = matches!(end.status, Some(429 | 503));
         let finished = Finished {
             end,
+            chunks: self.chunks,
+            first_byte_at: self.first_byte_at,
+            is_stream: self.is_stream,
             retry_after: asks_for_time.then(|| retry_after(host)).flatten(),
         };
         let now = worker.now(host);
@@ -287,7 +312,9 @@ impl Exchange {
         worker.metrics.ended(host, member, end.outcome());
         // Of a retried request another upstream has used the time.
         if end.attempts == 1 && !end.is_moved {
-            if let Some(at) = self.first_byte_at {
+            // A response without a body is over with its headers.
+            let at_end = self.response_complete.then_some(now);
+            if let Some(at) = self.first_byte_at.or(at_end) {
                 worker.metrics.first_byte(host, member, millis(at));
             }
             worker.metrics.latency(host, member, millis(now));

@@ -8,13 +8,13 @@
 
 use hashbrown::HashMap;
 
-use crate::decision::{PassThrough, Released};
+use crate::decision::{Measured, PassThrough, QUANTILES, Quantiles, Released};
 use crate::estimate::Basis;
 use crate::host::{Host, MetricId, MetricKind};
 use crate::outcome::Outcome;
 use crate::pool::{MemberIndex, Topology, Upstream, UpstreamIndex};
 use crate::request::Unknown;
-use crate::state::{StateError, transaction};
+use crate::state::{Measure, StateError, transaction};
 
 /// How many endpoints have metrics of their own. The proxy forgets no metric, so
 /// those that a worker gets to know after them are counted together.
@@ -48,6 +48,18 @@ struct MemberMetrics {
     first_byte: Metric,
     latency: Metric,
     outcomes: Vec<Metric>,
+    /// By measure, each for all quantiles.
+    quantiles: Vec<QuantileMetrics>,
+}
+
+/// The gauges of one measure.
+#[derive(Debug)]
+struct QuantileMetrics {
+    gauges: Vec<Metric>,
+    /// Of the gauges' unit in a second.
+    scale: f64,
+    /// What they show; `None` before they show anything.
+    shown: Option<Vec<u64>>,
 }
 
 impl Metrics {
@@ -122,6 +134,10 @@ impl Metrics {
                     Some(_) => OTHER,
                 };
                 let mut metrics = MemberMetrics::new(pool, name);
+                if shared.is_some() {
+                    // Quantiles of one of several would not be those of all.
+                    metrics.quantiles.clear();
+                }
                 metrics.picks.id(host);
                 self.members.push(metrics);
             }
@@ -198,6 +214,18 @@ impl Metrics {
     pub fn latency(&mut self, host: &mut impl Host, member: MemberIndex, millis: u64) {
         if let Some(member) = self.member(member) {
             member.latency.record(host, millis);
+        }
+    }
+
+    /// The quantiles of what was measured of `member`. Those of which nothing
+    /// was heard for long are 0, and those of which nothing ever was are not
+    /// there.
+    pub fn measured(&mut self, host: &mut impl Host, member: MemberIndex, measured: &Measured) {
+        let Some(member) = self.members.get_mut(member) else {
+            return;
+        };
+        for (metrics, quantiles) in member.quantiles.iter_mut().zip(measured) {
+            metrics.show(host, *quantiles);
         }
     }
 
@@ -291,6 +319,10 @@ impl MemberMetrics {
             picks: named(MetricKind::Counter, "paceline_picks_total"),
             adoptions: named(MetricKind::Counter, "paceline_adoptions_total"),
             first_byte: named(MetricKind::Histogram, "paceline_first_byte_milliseconds"),
+            quantiles: Measure::ALL
+                .iter()
+                .map(|measure| QuantileMetrics::new(*measure, &labels))
+                .collect(),
             latency: named(MetricKind::Histogram, "paceline_latency_milliseconds"),
             outcomes: Outcome::ALL.iter().map(outcome).collect(),
         }
@@ -328,6 +360,41 @@ impl Slots {
         };
         self.places.push(slot);
         slot
+    }
+}
+
+impl QuantileMetrics {
+    fn new(measure: Measure, labels: &str) -> Self {
+        let (name, scale) = match measure {
+            Measure::Complete => ("paceline_latency_quantile_milliseconds", 1e3),
+            Measure::FirstByte => ("paceline_first_byte_quantile_milliseconds", 1e3),
+            Measure::ChunkGap => ("paceline_chunk_gap_quantile_microseconds", 1e6),
+        };
+        let gauge = |(_, quantile): &(f64, &str)| {
+            let name = format!("{name}{labels};quantile={quantile}");
+            Metric::new(MetricKind::Gauge, name)
+        };
+        QuantileMetrics {
+            gauges: QUANTILES.iter().map(gauge).collect(),
+            scale,
+            shown: None,
+        }
+    }
+
+    /// Sets the gauges that change.
+    fn show(&mut self, host: &mut impl Host, quantiles: Quantiles) {
+        if quantiles.is_none() && self.shown.is_none() {
+            return;
+        }
+        let values = quantiles.unwrap_or_default();
+        let values = values.map(|seconds| (seconds * self.scale).round() as u64);
+        if self.shown.as_deref() == Some(&values) {
+            return;
+        }
+        for (gauge, value) in self.gauges.iter_mut().zip(values) {
+            gauge.record(host, value);
+        }
+        self.shown = Some(values.to_vec());
     }
 }
 

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use crate::config::{Accepts, Config, Reserve};
+use crate::config::{Accepts, Config, LatencySignal, Reserve};
 use crate::random::mix;
 
 /// A member's number: its place in the configuration, over all pools.
@@ -41,7 +41,8 @@ pub struct Member {
     pub accepts: Accepts,
     /// Whether it is kept free for small requests.
     pub is_reserved: bool,
-    /// Tells it apart in the shared record: a hash of the two names.
+    /// Tells it apart in the shared record: a hash of the two names and the
+    /// pool's signal.
     pub identity: u64,
 }
 
@@ -94,7 +95,9 @@ pub struct Pool {
     pub reserve: Option<Reserve>,
     /// Whether any member takes some sizes of requests only.
     pub limits_sizes: bool,
-    /// Tells it apart in the shared record: a hash of its name.
+    /// What is taken for the latency of a request to it.
+    pub signal: LatencySignal,
+    /// Tells it apart in the shared record: a hash of its name and signal.
     pub identity: u64,
 }
 
@@ -128,13 +131,14 @@ impl Topology {
         };
         let mut known = hashbrown::HashMap::new();
         for (number, pool) in config.pools.iter().enumerate() {
+            let signal = pool.latency.signal;
             let start = topology.members.len();
             let count = pool.upstreams.len();
             let reserved = pool.reserve.map_or(0, |reserve| reserve.count(count));
             for (place, configured) in pool.upstreams.iter().enumerate() {
                 let upstream = Upstream::cluster(&configured.cluster);
                 let name = (number, pool.name.as_str());
-                let added = topology.add(&mut known, name, upstream, configured.weight);
+                let added = topology.add(&mut known, name, upstream, configured.weight, signal);
                 if let Some(member) = added {
                     member.accepts = configured.accepts;
                     member.is_reserved = place + reserved >= count;
@@ -144,12 +148,18 @@ impl Topology {
                 let cluster = &endpoints.cluster;
                 for endpoint in endpoints.fixed.iter().flatten() {
                     let upstream = Upstream::endpoint(cluster, endpoint.address.clone());
-                    topology.add(&mut known, (number, &pool.name), upstream, endpoint.weight);
+                    topology.add(
+                        &mut known,
+                        (number, &pool.name),
+                        upstream,
+                        endpoint.weight,
+                        signal,
+                    );
                 }
                 if endpoints.fixed.is_none() {
                     for address in discovered(cluster) {
                         let upstream = Upstream::endpoint(cluster, address);
-                        topology.add(&mut known, (number, &pool.name), upstream, 1);
+                        topology.add(&mut known, (number, &pool.name), upstream, 1, signal);
                     }
                 }
             }
@@ -160,7 +170,8 @@ impl Topology {
                 cluster: cluster.map(|endpoints| endpoints.cluster.clone()),
                 reserve: pool.reserve,
                 limits_sizes: pool.upstreams.iter().any(|it| it.accepts != Accepts::ALL),
-                identity: identity(&[&pool.name]),
+                signal,
+                identity: identity(&[&[&*pool.name], learned_from(signal)].concat()),
             });
         }
         topology
@@ -172,11 +183,12 @@ impl Topology {
         (pool, name): (usize, &str),
         upstream: Upstream,
         weight: u32,
+        signal: LatencySignal,
     ) -> Option<&mut Member> {
-        let identity = match &upstream.endpoint {
-            None => identity(&[name, &upstream.cluster]),
-            Some(address) => identity(&[name, &upstream.cluster, address]),
-        };
+        let mut names = vec![name, &upstream.cluster];
+        names.extend(upstream.endpoint.as_deref());
+        names.extend(learned_from(signal));
+        let identity = identity(&names);
         let index = *known.entry(upstream.identity).or_insert_with(|| {
             self.upstreams.push(upstream);
             self.upstreams.len() - 1
@@ -268,6 +280,16 @@ fn find<T>(handle: Handle, all: &[T], identity: impl Fn(&T) -> u64) -> Option<us
         return Some(handle.index);
     }
     all.iter().position(is_it)
+}
+
+/// What tells apart, in a hash of names, what was learned under another signal
+/// than the usual: it says nothing under this one. No cluster's endpoint is
+/// called so.
+fn learned_from(signal: LatencySignal) -> &'static [&'static str] {
+    match signal {
+        LatencySignal::Complete => &[],
+        LatencySignal::FirstByte => &["first_byte"],
+    }
 }
 
 /// A 64-bit hash of a list of names. It is stored, so it must be the same in

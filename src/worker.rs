@@ -148,6 +148,9 @@ impl Worker {
 
     fn renew(&mut self, host: &mut impl Host, now: Timestamp) {
         self.renewed_at = now;
+        // First, because a write of another key makes the next write of the
+        // record one that must read: better this one than a request's.
+        self.exchange_latencies(host, now);
         for (pool, basis) in self.balancer.changed_bases() {
             self.metrics.basis(host, pool, basis);
         }
@@ -161,6 +164,22 @@ impl Worker {
                 }
             }
             Err(error) => self.metrics.state_failed(host, error),
+        }
+    }
+
+    /// Shares measured latencies and shows them.
+    fn exchange_latencies(&mut self, host: &mut impl Host, now: Timestamp) {
+        let mut changed = Vec::new();
+        let exchanged = self
+            .balancer
+            .exchange_latencies(host, now, |member, measured| {
+                changed.push((member, *measured));
+            });
+        for (member, measured) in changed {
+            self.metrics.measured(host, member, &measured);
+        }
+        if let Err(error) = exchanged {
+            self.metrics.state_failed(host, error);
         }
     }
 

@@ -8,6 +8,7 @@
 mod duration;
 mod error;
 mod json;
+mod latency;
 mod matcher;
 mod model;
 mod names;
@@ -23,6 +24,7 @@ use core::str;
 use core::time::Duration;
 
 pub use error::{ConfigError, Problems};
+pub use latency::{LatencyConfig, LatencySignal};
 pub use matcher::{HeaderMatch, HostMatch, Match, ModelMatch, RequestView, ValueMatch};
 pub use model::ModelSource;
 pub use names::endpoint_address;
@@ -42,13 +44,14 @@ const MIN_LEASE: Duration = Duration::from_secs(1);
 const MAX_LEASE: Duration = Duration::from_secs(5 * 60);
 
 /// The keys of the root object.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "upstreams",
     "cluster",
     "endpoints",
     "policy",
     "request_size",
     "reserve",
+    "latency",
     "pools",
     "model",
     "request_body",
@@ -215,6 +218,7 @@ fn read_pools(object: &Object<'_>, problems: &mut Problems) -> Vec<Pool> {
         "policy",
         "request_size",
         "reserve",
+        "latency",
     ] {
         if object.get(key).is_some() {
             let message = "cannot stand beside pools; move it into a pool".to_owned();

@@ -9,11 +9,12 @@ use super::reader::{Node, Object};
 use super::suggestion;
 use crate::estimate::Basis;
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "shortest_expected_delay",
     "least_request",
     "peak_ewma",
     "least_response_time",
+    "latency_percentile",
     "weighted_round_robin",
     "round_robin",
     "random",
@@ -32,6 +33,10 @@ const EXTERNALITIES: RangeInclusive<f64> = 0.0..=1.0;
 const DEFAULT_EXTERNALITY: f64 = 0.2;
 const EXPLORATIONS: RangeInclusive<f64> = 0.0..=0.2;
 const DEFAULT_EXPLORATION: f64 = 0.01;
+const QUANTILES: RangeInclusive<f64> = 0.5..=0.999;
+const DEFAULT_QUANTILE: f64 = 0.99;
+const MIN_SAMPLES: RangeInclusive<u32> = 1..=100_000;
+const DEFAULT_MIN_SAMPLES: u32 = 50;
 
 /// A policy with its parameters, each within its range.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +76,18 @@ pub enum PolicyConfig {
         /// default 2.
         choice_count: u32,
     },
+    /// The least measured quantile of latency, relative to the load under which
+    /// it was measured.
+    LatencyPercentile {
+        /// Which quantile: 0.5 to 0.999, default 0.99.
+        q: f64,
+        /// Of how many latencies a quantile is believed: 1 to 100,000, default
+        /// 50.
+        min_samples: u32,
+        /// The share of picks that explore, as in
+        /// [`PolicyConfig::ShortestExpectedDelay`].
+        exploration: f64,
+    },
     /// The least delay expected for this request: the default.
     ShortestExpectedDelay {
         /// The share of the delay that a request adds for others which counts
@@ -96,6 +113,7 @@ impl PolicyConfig {
             Self::LeastRequest { .. } => "least_request",
             Self::LeastResponseTime { .. } => "least_response_time",
             Self::PeakEwma { .. } => "peak_ewma",
+            Self::LatencyPercentile { .. } => "latency_percentile",
             Self::ShortestExpectedDelay { .. } => "shortest_expected_delay",
         }
     }
@@ -105,6 +123,7 @@ impl PolicyConfig {
     pub fn heeds_size(&self) -> bool {
         match self {
             Self::ShortestExpectedDelay { basis, .. } => *basis != Some(Basis::Requests),
+            Self::LatencyPercentile { .. } => true,
             Self::RoundRobin
             | Self::WeightedRoundRobin
             | Self::Random
@@ -154,6 +173,7 @@ fn read_named(
         "random" => read_plain(PolicyConfig::Random, parameters, problems),
         "least_request" => read_least_request(parameters, problems),
         "least_response_time" => read_least_response_time(parameters, problems),
+        "latency_percentile" => read_latency_percentile(parameters, problems),
         "peak_ewma" => read_peak_ewma(parameters, problems),
         "shortest_expected_delay" => read_shortest_expected_delay(parameters, problems),
         _ => {
@@ -211,6 +231,21 @@ fn read_peak_ewma(parameters: &Object<'_>, problems: &mut Problems) -> PolicyCon
     }
 }
 
+fn read_latency_percentile(parameters: &Object<'_>, problems: &mut Problems) -> PolicyConfig {
+    parameters.allow_only(&["name", "q", "min_samples", "exploration"], problems);
+    PolicyConfig::LatencyPercentile {
+        q: parameters
+            .get("q")
+            .and_then(|node| node.real(QUANTILES, problems))
+            .unwrap_or(DEFAULT_QUANTILE),
+        min_samples: parameters
+            .get("min_samples")
+            .and_then(|node| node.whole(MIN_SAMPLES, problems))
+            .unwrap_or(DEFAULT_MIN_SAMPLES),
+        exploration: read_exploration(parameters, problems),
+    }
+}
+
 fn read_shortest_expected_delay(parameters: &Object<'_>, problems: &mut Problems) -> PolicyConfig {
     parameters.allow_only(&["name", "externality", "exploration", "basis"], problems);
     PolicyConfig::ShortestExpectedDelay {
@@ -218,10 +253,7 @@ fn read_shortest_expected_delay(parameters: &Object<'_>, problems: &mut Problems
             .get("externality")
             .and_then(|node| node.real(EXTERNALITIES, problems))
             .unwrap_or(DEFAULT_EXTERNALITY),
-        exploration: parameters
-            .get("exploration")
-            .and_then(|node| node.real(EXPLORATIONS, problems))
-            .unwrap_or(DEFAULT_EXPLORATION),
+        exploration: read_exploration(parameters, problems),
         basis: parameters
             .get("basis")
             .and_then(|node| read_basis(node, problems)),
@@ -240,6 +272,13 @@ fn read_basis(node: Node<'_>, problems: &mut Problems) -> Option<Basis> {
             None
         }
     }
+}
+
+fn read_exploration(parameters: &Object<'_>, problems: &mut Problems) -> f64 {
+    parameters
+        .get("exploration")
+        .and_then(|node| node.real(EXPLORATIONS, problems))
+        .unwrap_or(DEFAULT_EXPLORATION)
 }
 
 fn read_decay_time(parameters: &Object<'_>, problems: &mut Problems) -> Duration {
@@ -302,6 +341,14 @@ mod tests {
             })
         );
         assert_eq!(
+            policy("\"latency_percentile\""),
+            Ok(PolicyConfig::LatencyPercentile {
+                q: 0.99,
+                min_samples: 50,
+                exploration: 0.01
+            })
+        );
+        assert_eq!(
             policy("\"peak_ewma\""),
             Ok(PolicyConfig::PeakEwma {
                 decay_time: ten_seconds,
@@ -338,6 +385,16 @@ mod tests {
         );
         assert_eq!(
             policy(
+                r#"{"name": "latency_percentile", "q": 0.9, "min_samples": 5, "exploration": 0}"#
+            ),
+            Ok(PolicyConfig::LatencyPercentile {
+                q: 0.9,
+                min_samples: 5,
+                exploration: 0.0
+            })
+        );
+        assert_eq!(
+            policy(
                 r#"{"name": "peak_ewma", "decay_time": "1s", "default_rtt": "2s", "choice_count": 3}"#
             ),
             Ok(PolicyConfig::PeakEwma {
@@ -368,6 +425,14 @@ mod tests {
                 r#"{"name": "peak_ewma", "default_rtt": "99us"}"#,
                 "default_rtt: \"99us\" is not allowed; \
                  give a duration from \"100us\" to \"10m\", such as \"1.5s\"",
+            ),
+            (
+                r#"{"name": "latency_percentile", "q": 99}"#,
+                "q: 99 is not allowed; give a number from 0.5 to 0.999",
+            ),
+            (
+                r#"{"name": "latency_percentile", "min_samples": 0}"#,
+                "min_samples: 0 is not allowed; give a whole number from 1 to 100000",
             ),
             (
                 r#"{"name": "shortest_expected_delay", "externality": 1.5}"#,

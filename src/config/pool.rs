@@ -4,6 +4,7 @@ use core::ops::RangeInclusive;
 
 use super::error::Problems;
 use super::json::{Json, Quoted};
+use super::latency::{self, LatencyConfig};
 use super::matcher::{self, Match};
 use super::names;
 use super::policy::{self, PolicyConfig};
@@ -32,6 +33,8 @@ pub struct Pool {
     pub endpoints: Option<Endpoints>,
     /// How one of `upstreams` is picked.
     pub policy: PolicyConfig,
+    /// How latency is measured.
+    pub latency: LatencyConfig,
     /// Where its requests show how large they are.
     pub request_size: SizeSource,
     /// What is kept free for small requests, if anything.
@@ -80,7 +83,7 @@ pub struct Endpoint {
     pub weight: u32,
 }
 
-/// Reads the one pool that top-level `upstreams` and `policy` stand for.
+/// Reads the one pool that top-level `upstreams` and its companions stand for.
 pub(super) fn read_shorthand(root: &Object<'_>, problems: &mut Problems) -> Option<Pool> {
     let allowed = "the clusters to balance, such as [{\"cluster\": \"gpu-a\"}], or give pools";
     let targets = read_targets(root, allowed, problems);
@@ -122,6 +125,7 @@ fn read_pool(
         "policy",
         "request_size",
         "reserve",
+        "latency",
     ];
     object.allow_only(&keys, problems);
 
@@ -173,6 +177,7 @@ fn read_choice(
         let count = targets.as_ref().map_or(2, |(upstreams, _)| upstreams.len());
         size_limits::read_reserve(node, count, problems)
     });
+    let latency = latency::read(object, problems);
     let size = object.get("request_size");
     let request_size = size.and_then(|node| request_size::read(node, problems));
     let (upstreams, endpoints) = targets?;
@@ -182,6 +187,7 @@ fn read_choice(
         upstreams,
         endpoints,
         policy,
+        latency,
         request_size: request_size.unwrap_or_default(),
         reserve,
     };

@@ -46,6 +46,7 @@ mod tests {
             in_flight: *in_flight,
             outstanding_work: *in_flight as f64,
             state: MemberState::default(),
+            tail_pace: 1.0,
         };
         in_flight.iter().enumerate().map(candidate).collect()
     }

@@ -25,10 +25,10 @@ pub(super) fn learn(
         Verdict::Succeeded => member.errors.succeed(since_outcome, tuning),
     }
     member.outcome_at = member.outcome_at.max(now);
-    if !finished.end.is_sample() {
+    let Some(latency) = finished.latency(reservation.signal, reservation.picked_at, now) else {
         return;
-    }
-    let latency = now.seconds_since(reservation.picked_at);
+    };
+    let latency = latency.as_secs_f64();
     let silence = now.seconds_since(member.sampled_at);
     member.response_time.observe(latency, silence, decay);
     member.peak.observe(latency, silence, decay);

@@ -7,6 +7,7 @@
 
 mod eligible;
 mod explanation;
+mod latencies;
 mod learning;
 #[cfg(test)]
 mod tests;
@@ -14,18 +15,20 @@ mod tests;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::{Accepts, Config};
+use crate::config::{Accepts, Config, LatencySignal};
 use crate::estimate::{AtPick, Basis, Tuning};
 use crate::host::SharedData;
 use crate::outcome::End;
 use crate::policy::{self, Candidate, Choice, Picked, Policy, Scored};
 use crate::pool::{Handle, MemberIndex, Topology};
 use crate::random::Rng;
-use crate::state::{Ledger, StateError, View, Work};
+use crate::state::{Ledger, SizeClass, StateError, View, Work};
 use crate::time::Timestamp;
 
 use eligible::{keep_accepting, keep_unreserved};
 pub use explanation::Explanation;
+use latencies::Latencies;
+pub use latencies::{Measured, QUANTILES, Quantiles};
 use learning::learn;
 
 /// How many endpoints are named besides the picked one: one for each of the
@@ -37,6 +40,7 @@ pub struct Balancer {
     policies: Vec<Box<dyn Policy>>,
     names: Vec<&'static str>,
     ledger: Ledger,
+    latencies: Latencies,
     rng: Rng,
     /// The members of each pool, in the random order that samples leave.
     order: Vec<MemberIndex>,
@@ -129,6 +133,8 @@ pub struct Reservation {
     pub picked_at: Timestamp,
     /// What was outstanding at the upstream at that moment.
     at_pick: AtPick,
+    /// What is taken for its latency.
+    pub signal: LatencySignal,
     /// What is reserved there: the work that was expected of the request.
     work: Work,
     /// The size that told that.
@@ -165,8 +171,45 @@ pub struct Route {
 pub struct Finished {
     /// How it ended.
     pub end: End,
+    /// In how many pieces the response's body came.
+    pub chunks: u32,
+    /// When the first of them came, or the headers of a response without any.
+    pub first_byte_at: Option<Timestamp>,
+    /// Whether the response was streamed as it was made. Only asked for where
+    /// the pool's signal is the first byte.
+    pub is_stream: bool,
     /// For how long the upstream asked to be left alone.
     pub retry_after: Option<Duration>,
+}
+
+impl Finished {
+    /// The request's latency, as the pool's signal has it; `None` where it says
+    /// nothing of the upstream's speed. An answer that was not streamed is made
+    /// whole before its first byte, which so says nothing of those of streams.
+    fn latency(
+        &self,
+        signal: LatencySignal,
+        picked_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<Duration> {
+        if !self.end.is_sample() {
+            return None;
+        }
+        match signal {
+            LatencySignal::Complete => Some(now.since(picked_at)),
+            LatencySignal::FirstByte => {
+                let first_byte_at = self.first_byte_at.filter(|_| self.is_stream)?;
+                Some(first_byte_at.since(picked_at))
+            }
+        }
+    }
+
+    /// The mean time between two chunks of the response.
+    fn chunk_gap(&self, now: Timestamp) -> Option<Duration> {
+        let gaps = self.chunks.checked_sub(1).filter(|gaps| *gaps > 0)?;
+        let first = self.first_byte_at.filter(|_| self.end.is_sample())?;
+        now.since(first).checked_div(gaps)
+    }
 }
 
 /// What a release left.
@@ -203,6 +246,7 @@ impl Balancer {
             candidates: Vec::new(),
             bases: vec![(None, true); config.pools.len()],
             tuning,
+            latencies: Latencies::new(Rc::clone(&topology), config, &key),
             ledger: Ledger::new(topology, key, owner, config.lease),
             rng,
         }
@@ -236,6 +280,7 @@ impl Balancer {
             policies,
             names,
             ledger,
+            latencies,
             rng,
             order,
             candidates,
@@ -261,7 +306,10 @@ impl Balancer {
             tuning.sample
         };
 
+        let (signal, start) = (of_pool.signal, of_pool.members.start);
         let member_of = |candidate: &Candidate| topology.members.get(candidate.member);
+        let class = SizeClass::of(demand.size);
+        let tail_paces = latencies.tail_paces(pool, class);
         let committed = ledger.update(shared, now, |view| {
             candidates.clear();
             candidates.extend(order.iter().take(shown).filter_map(|member| {
@@ -273,6 +321,7 @@ impl Balancer {
                     weight: configured.weight,
                     in_flight: outstanding.requests(),
                     outstanding_work: outstanding.work(),
+                    tail_pace: tail_paces.get(*member - start).copied().unwrap_or(1.0),
                     state: view.member(*member),
                 })
             }));
@@ -329,6 +378,7 @@ impl Balancer {
                 },
                 work: decided.work,
                 size: demand.size,
+                signal,
             },
             explanation: Explanation {
                 policy: name,
@@ -337,6 +387,7 @@ impl Balancer {
                 runner_up: picked.runner_up.and_then(second),
                 work: decided.work.requests(),
                 basis: decided.basis,
+                latency: latencies.ranked(winner.member),
             },
             in_flight: winner.in_flight + 1,
             retries: committed.retries,
@@ -372,6 +423,7 @@ impl Balancer {
             .get(pool)
             .map_or(10.0, |policy| policy.decay_seconds());
         let tuning = self.tuning;
+        self.latencies.observe(&reservation, finished, now);
         let committed = self.ledger.update(shared, now, |view| {
             view.release(upstream, reservation.work);
             let mut state = view.member(member);
@@ -446,6 +498,10 @@ impl Balancer {
                 load: in_flight as f64,
                 others_work: others.work(),
             },
+            signal: topology
+                .pools
+                .get(pool)
+                .map_or(LatencySignal::Complete, |pool| pool.signal),
             work,
             size: None,
         };
@@ -458,7 +514,9 @@ impl Balancer {
         let mut topology = Topology::with_endpoints(config, discovered);
         topology.retain(self.ledger.topology(), self.ledger.held());
         self.order = (0..topology.members.len()).collect();
-        self.ledger.set_topology(Rc::new(topology));
+        let topology = Rc::new(topology);
+        self.latencies.set_topology(Rc::clone(&topology));
+        self.ledger.set_topology(topology);
     }
 
     /// Keeps this worker's counts alive, once it has any, and returns what is
@@ -489,6 +547,21 @@ impl Balancer {
             let is_news = !std::mem::replace(told, true);
             basis.filter(|_| is_news).map(|basis| (pool, basis))
         })
+    }
+
+    /// Exchanges measured latencies with the other workers. `updated` is called
+    /// for each member of which something new may be known. To be called about
+    /// as often as [`Balancer::renew`].
+    ///
+    /// # Errors
+    /// Some of them could not be exchanged; the next call makes up for it.
+    pub fn exchange_latencies(
+        &mut self,
+        shared: &mut impl SharedData,
+        now: Timestamp,
+        updated: impl FnMut(MemberIndex, &Measured),
+    ) -> Result<(), StateError> {
+        self.latencies.exchange(shared, now, updated)
     }
 
     /// Stops taking part in the shared state, where nothing is in flight.

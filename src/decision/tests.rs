@@ -28,7 +28,7 @@ fn answered(status: u16) -> Finished {
             response_complete: true,
             ..End::default()
         },
-        retry_after: None,
+        ..Finished::default()
     }
 }
 
@@ -125,6 +125,7 @@ fn a_server_that_fails_at_once_draws_few_requests() {
         "least_request",
         "least_response_time",
         "peak_ewma",
+        "latency_percentile",
     ] {
         let json = format!(
             r#"{{"policy": "{policy}", "upstreams": [{{"cluster": "ok"}}, {{"cluster": "ok2"}}, {{"cluster": "broken"}}]}}"#

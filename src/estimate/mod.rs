@@ -10,6 +10,7 @@ pub mod pace;
 pub mod response_time;
 pub mod shrinkage;
 pub mod sketch;
+pub mod tail;
 mod tuning;
 pub mod work;
 
@@ -19,5 +20,6 @@ pub use pace::{Pace, ResidualVariance};
 pub use response_time::{PeakResponseTime, ResponseTime};
 pub use shrinkage::Prior;
 pub use sketch::Sketch;
+pub use tail::{Latencies, tail_paces};
 pub use tuning::Tuning;
 pub use work::{AtPick, WorkModel};

@@ -228,7 +228,7 @@ fn rank(q: f64, n: u64) -> u64 {
 }
 
 /// Appends a number, seven bits a byte, the lowest first.
-pub(crate) fn write_number(bytes: &mut Vec<u8>, mut number: u32) {
+fn write_number(bytes: &mut Vec<u8>, mut number: u32) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
         number >>= 7;
@@ -238,7 +238,7 @@ pub(crate) fn write_number(bytes: &mut Vec<u8>, mut number: u32) {
 
 /// Takes a number off the front; `None` where the bytes end, or the number does
 /// not fit or is longer than it need be.
-pub(crate) fn read_number(bytes: &mut &[u8]) -> Option<u32> {
+fn read_number(bytes: &mut &[u8]) -> Option<u32> {
     let mut number = 0u64;
     for place in 0..5 {
         let byte = read_byte(bytes)?;
@@ -249,6 +249,13 @@ pub(crate) fn read_number(bytes: &mut &[u8]) -> Option<u32> {
         }
     }
     None
+}
+
+/// Takes so many bytes off the front.
+pub(crate) fn read_array<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*first)
 }
 
 /// Takes a byte off the front.

@@ -73,8 +73,10 @@ impl HttpContext for Http {
         Action::Continue
     }
 
-    fn on_http_response_body(&mut self, _bytes: usize, end_of_stream: bool) -> Action {
-        self.with_worker(|exchange, _| exchange.on_response_body(end_of_stream));
+    fn on_http_response_body(&mut self, bytes: usize, end_of_stream: bool) -> Action {
+        self.with_worker(|exchange, worker| {
+            exchange.on_response_body(worker, &mut Proxy, bytes, end_of_stream);
+        });
         Action::Continue
     }
 

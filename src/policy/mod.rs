@@ -6,6 +6,8 @@
 //! was asked. Each file gives its policy's contract, its cost in `n`
 //! candidates, and where it comes from.
 
+mod exploration;
+mod latency_percentile;
 mod least_request;
 mod least_response_time;
 mod peak_ewma;
@@ -34,6 +36,10 @@ pub struct Candidate {
     pub in_flight: u64,
     /// The work expected of these requests, in mean requests of the pool.
     pub outstanding_work: f64,
+    /// Seconds per unit of load at the quantile of its latencies that the policy
+    /// ranks by, for requests like the one at hand; positive, and the same for
+    /// all where none was measured.
+    pub tail_pace: f64,
     /// What is known of it. A policy may change it; the change is kept if the
     /// pick is.
     pub state: MemberState,
@@ -175,6 +181,12 @@ pub fn from_config(config: &PolicyConfig, tuning: Tuning) -> Box<dyn Policy> {
             choice_count: choice_count as usize,
             tuning,
         }),
+        PolicyConfig::LatencyPercentile { exploration, .. } => {
+            Box::new(latency_percentile::LatencyPercentile {
+                exploration,
+                tuning,
+            })
+        }
         PolicyConfig::ShortestExpectedDelay {
             externality,
             exploration,
@@ -253,6 +265,7 @@ mod test_support {
             weight: 1.0,
             in_flight: *in_flight,
             outstanding_work: *in_flight as f64,
+            tail_pace: 1.0,
             state: MemberState::default(),
         };
         in_flight.iter().enumerate().map(candidate).collect()
@@ -311,6 +324,7 @@ mod tests {
             r#"{"name": "least_request", "choice_count": 2}"#,
             r#""least_response_time""#,
             r#""peak_ewma""#,
+            r#""latency_percentile""#,
             r#""shortest_expected_delay""#,
         ];
         let parse = |policy: &str| {

@@ -16,12 +16,10 @@
 //! heterogeneous queueing systems", 1989) for known speeds; here the speeds are
 //! learned. With equal upstreams it is least request; with nothing known too.
 //!
-//! A share of picks *explores*: the upstream that has been silent longest, if
-//! it has nothing in flight and has been silent for ten seconds. An
-//! upstream that has become slow gets few requests, so without this nobody
-//! would see that it has recovered. O(n).
+//! A share of picks explores ([`super::exploration`]). O(n).
 
-use super::{Candidate, Choice, Picked, Policy, Reason, Scored, lowest};
+use super::exploration::explore;
+use super::{Candidate, Choice, Picked, Policy, Scored, lowest};
 use crate::estimate::{Basis, Pace, Prior, Tuning};
 use crate::state::PoolState;
 
@@ -41,11 +39,8 @@ pub(super) struct ShortestExpectedDelay {
 
 impl Policy for ShortestExpectedDelay {
     fn pick(&self, choice: &mut Choice<'_>) -> Option<Picked> {
-        if let Some(index) = self.explore(choice) {
-            return Some(Picked {
-                reason: Reason::Exploration,
-                ..Picked::unranked(index)
-            });
+        if let Some(picked) = explore(choice, self.exploration, self.tuning.silent_seconds) {
+            return Some(picked);
         }
         let now = choice.now;
         let basis = self.basis_of(choice.pool);
@@ -104,26 +99,6 @@ impl ShortestExpectedDelay {
     /// What load is measured in: as configured, or else as the pool has learned.
     fn basis_of(&self, pool: &PoolState) -> Basis {
         self.basis.unwrap_or(pool.books.basis())
-    }
-
-    /// The idle upstream that has been silent longest, once in a while.
-    fn explore(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        // What costs more than most is not what to try a slow upstream with.
-        if choice.rng.unit() >= self.exploration || choice.work > 1.0 {
-            return None;
-        }
-        let now = choice.now;
-        let idle = choice.candidates.iter().enumerate();
-        let idle = idle.filter(|(_, candidate)| candidate.in_flight == 0);
-        let silent = idle.map(|(index, candidate)| {
-            // An upstream that answers with errors was heard of, too.
-            let heard = candidate.state.sampled_at.max(candidate.state.outcome_at);
-            (index, now.seconds_since(heard))
-        });
-        silent
-            .filter(|(_, silence)| *silence >= self.tuning.silent_seconds)
-            .max_by(|(_, one), (_, other)| one.total_cmp(other))
-            .map(|(index, _)| index)
     }
 }
 

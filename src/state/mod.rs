@@ -15,12 +15,14 @@
 //!   it, its lane, and what it has in flight.
 
 pub mod endpoints;
+pub mod latency_record;
 pub mod ledger;
 pub mod outstanding;
 pub mod record;
 pub mod rows;
 pub mod transaction;
 
+pub use latency_record::{LatencyRecord, Measure, SizeClass};
 pub use ledger::{Ledger, View};
 pub use outstanding::{Outstanding, Work};
 pub use rows::{MemberState, PoolState};

@@ -107,6 +107,7 @@ fn every_policy_is_accepted_by_validation() {
         "random",
         "least_request",
         "least_response_time",
+        "latency_percentile",
         "peak_ewma",
         "shortest_expected_delay",
     ] {

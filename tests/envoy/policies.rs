@@ -9,9 +9,9 @@ use std::time::Duration;
 use lab::gateway::Balancing;
 use serde_json::{Value, json};
 
-use crate::support::SOON;
 use crate::support::fleet::{Fleet, one_pool, paceline};
 use crate::support::upstream::Behaviour;
+use crate::support::{SOON, eventually};
 
 /// With how many workers each policy is tried.
 const WORKERS: [u32; 2] = [1, 2];
@@ -179,6 +179,50 @@ async fn shortest_expected_delay_treats_equals_alike() {
     }
 }
 
+/// The scores of the best and the second best, as the decision header has them.
+fn scores(decision: &str) -> Option<(f64, f64)> {
+    let (_, rest) = decision.split_once("; score=")?;
+    let (best, rest) = rest.split_once("; runner_up=")?;
+    let (_, rest) = rest.split_once(" (")?;
+    let (second, _) = rest.split_once(')')?;
+    Some((best.parse().ok()?, second.parse().ok()?))
+}
+
+#[tokio::test]
+async fn latency_percentile_prefers_the_better_tail_and_does_not_herd() {
+    for workers in WORKERS {
+        let policy = json!({ "name": "latency_percentile", "min_samples": 5, "exploration": 0 });
+        let mut config = one_pool(2, policy);
+        config["explain"] = json!(true);
+        let mut fleet = Fleet::start_on(workers, 2, Behaviour::OK, &config).await;
+        fleet.upstreams[0].set(Behaviour::after(Duration::from_millis(50)));
+        fleet.upstreams[1].set(Behaviour::after(Duration::from_millis(400)));
+        fleet.load(8, 25).await;
+        // What was measured last is shared by a tick, and read by the next.
+        for connection in &mut fleet.connect_to_each_worker().await {
+            eventually("a worker to tell the tails apart", SOON, async || {
+                let decision = connection
+                    .get()
+                    .await
+                    .header("x-paceline-decision")
+                    .to_owned();
+                match scores(&decision) {
+                    Some((best, second)) if second > 3.0 * best => Ok(()),
+                    _ => Err(decision),
+                }
+            })
+            .await;
+        }
+        let counts = hold_and_count(&mut fleet, 18).await;
+        // Eight times slower at about the same load: 16 to 2, give or take the
+        // noise of the machine in a high quantile. Both get some.
+        assert!(
+            (12..=17).contains(&counts[0]),
+            "{workers} workers: {counts:?}"
+        );
+    }
+}
+
 /// How many of 160 requests fail, where one of four servers answers 503 at once
 /// and the others take a while.
 async fn failures(balancing: Balancing) -> usize {
@@ -201,6 +245,7 @@ async fn errors_never_look_fast() {
         "least_request",
         "least_response_time",
         "peak_ewma",
+        "latency_percentile",
     ] {
         let failed = failures(paceline(&one_pool(4, policy))).await;
         println!("{policy}: {failed} failed, and {envoys} without the filter");

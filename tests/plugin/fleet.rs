@@ -25,12 +25,13 @@ pub(crate) fn config(count: usize, policy: &str) -> String {
 }
 
 /// All policies that a configuration can name.
-pub(crate) const POLICIES: [&str; 7] = [
+pub(crate) const POLICIES: [&str; 8] = [
     "round_robin",
     "weighted_round_robin",
     "random",
     "least_request",
     "least_response_time",
+    "latency_percentile",
     "peak_ewma",
     "shortest_expected_delay",
 ];
@@ -128,7 +129,7 @@ pub(crate) fn respond(
     response: &Response,
 ) -> VmResult<Vec<Action>> {
     let status = response.status.to_string();
-    process.advance(response.latency / 2);
+    process.advance(response.latency / 4);
     stream.set_property(&["response", "code"], Property::int(response.status.into()));
     stream.set_property(&["response", "flags"], Property::int(0));
     stream.set_property(&["upstream", "address"], Property::text("10.0.0.1:8000"));
@@ -145,9 +146,12 @@ pub(crate) fn respond(
     }
     let headers = HeaderMap::new([(":status", status.as_str()), ("content-type", "text/plain")]);
     let mut actions = vec![stream.response_headers(headers, false)?];
-    process.advance(response.latency / 2);
+    // The first byte of the body comes after half of the time, as from a server
+    // that sends its headers at once.
+    process.advance(response.latency / 4);
     for part in response.body.chunks(response.body.len().div_ceil(2).max(1)) {
         actions.push(stream.response_body(part, false)?);
+        process.advance(response.latency / 4);
     }
     actions.push(stream.response_trailers(HeaderMap::default())?);
     let size = response.body.len() as i64;

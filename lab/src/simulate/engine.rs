@@ -8,6 +8,7 @@ use std::time::Duration;
 use paceline::decision::Finished;
 use paceline::outcome::{End, Outcome};
 use paceline::random::Rng;
+use paceline::time::Timestamp;
 use paceline::worker::Worker;
 
 use super::balancer::{Counters, Ended, LoadBalancer, Pick};
@@ -430,7 +431,13 @@ impl<'a> Engine<'a> {
             EventKind::Tokens(_) | EventKind::Preempted => {}
             EventKind::Done => {
                 if let Some(&State::At { since, .. }) = self.states.get(id) {
-                    self.end(id, Some((server, since)), &answered(200));
+                    let first_byte = self.endings.get(id).and_then(|it| it.first_byte);
+                    let finished = Finished {
+                        first_byte_at: first_byte.map(|at| Timestamp::from_nanos(at.as_nanos())),
+                        is_stream: first_byte.is_some_and(|at| at < event.at),
+                        ..answered(200)
+                    };
+                    self.end(id, Some((server, since)), &finished);
                 }
             }
             EventKind::Lost(_) => {
@@ -540,7 +547,7 @@ impl<'a> Engine<'a> {
 fn bare(end: End) -> Finished {
     Finished {
         end,
-        retry_after: None,
+        ..Finished::default()
     }
 }
 

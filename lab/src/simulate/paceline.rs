@@ -1,7 +1,9 @@
 //! Paceline's gateways: the filter's own code, at virtual time.
 
-use paceline::config::Config;
-use paceline::decision::{Balancer, Demand, Reservation};
+use std::time::Duration;
+
+use paceline::config::{Config, PolicyConfig};
+use paceline::decision::{Balancer, Demand, Finished, Reservation};
 use paceline::host::memory::Memory;
 use paceline::random::Rng;
 use paceline::time::Timestamp;
@@ -30,7 +32,7 @@ pub struct Gateways {
     passed_through: u64,
     /// Numbers the balancers there have ever been.
     instances: u64,
-    lease: std::time::Duration,
+    lease: Duration,
 }
 
 #[derive(Default)]
@@ -51,6 +53,8 @@ struct Instance {
     balancer: Balancer,
     /// The server of each member.
     servers: Vec<usize>,
+    /// Whether what it measures decides anything.
+    ranks_latencies: bool,
     /// When its lane was last renewed.
     renewed_at: Time,
     outstanding: usize,
@@ -85,7 +89,7 @@ impl Gateways {
             fallback: LeastRequest::new(Some(2), gateways, seed ^ 0x5eed),
             passed_through: 0,
             instances: 0,
-            lease: std::time::Duration::ZERO,
+            lease: Duration::ZERO,
         }
     }
 
@@ -100,6 +104,10 @@ impl Gateways {
                 self.settings.tuning(),
             ),
             servers,
+            ranks_latencies: config
+                .pools
+                .iter()
+                .any(|pool| matches!(pool.policy, PolicyConfig::LatencyPercentile { .. })),
             renewed_at: now,
             outstanding: 0,
         }
@@ -185,9 +193,14 @@ impl LoadBalancer for Gateways {
             return;
         };
         instance.outstanding -= 1;
+        let first_byte_at = ended.finished.first_byte_at;
+        let finished = Finished {
+            first_byte_at: first_byte_at.map(|at| at.after(Duration::from_nanos(UPTIME))),
+            ..*ended.finished
+        };
         let released = instance
             .balancer
-            .release(shared, reservation, ended.finished, at(now));
+            .release(shared, reservation, &finished, at(now));
         if released.is_ok() {
             instance.renewed_at = now;
         }
@@ -198,7 +211,7 @@ impl LoadBalancer for Gateways {
         self.configure(now, fleet);
     }
 
-    /// Renews lanes as the filter's tick does. A renewal within half a lease of a worker's last transaction changes
+    /// Renews lanes as the filter's tick does, and exchanges latencies where a policy ranks by them. A renewal within half a lease of a worker's last transaction changes
     /// nothing that anyone could see, so it is left out.
     fn tick(&mut self, now: Time) {
         let lease = self.lease;
@@ -206,6 +219,12 @@ impl LoadBalancer for Gateways {
             for worker in workers {
                 for instance in worker.draining.iter_mut().chain(&mut worker.current) {
                     let due = now.since(instance.renewed_at) >= lease / 2;
+                    if instance.ranks_latencies {
+                        // In memory it does not fail.
+                        let _ = instance
+                            .balancer
+                            .exchange_latencies(shared, at(now), |_, _| {});
+                    }
                     if due && instance.balancer.renew(shared, at(now)).is_ok() {
                         instance.renewed_at = now;
                     }

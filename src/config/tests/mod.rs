@@ -41,6 +41,7 @@ fn the_smallest_configuration_is_one_pool_with_all_defaults() {
             policy: PolicyConfig::default(),
             request_size: SizeSource::default(),
             reserve: None,
+            latency: LatencyConfig::default(),
         }],
     };
     assert_eq!(config, Ok(expected));
@@ -71,6 +72,7 @@ fn a_full_configuration_is_read() {
                 {
                     "name": "rest",
                     "policy": "random",
+                    "latency": {"signal": "first_byte", "window": "10s"},
                     "upstreams": [{"cluster": "b", "weight": 3}]
                 }
             ]
@@ -102,6 +104,7 @@ fn a_full_configuration_is_read() {
                 },
                 request_size: SizeSource::ContentLength,
                 reserve: None,
+                latency: LatencyConfig::default(),
             },
             Pool {
                 name: "sized".to_owned(),
@@ -114,6 +117,7 @@ fn a_full_configuration_is_read() {
                 policy: PolicyConfig::default(),
                 request_size: SizeSource::JsonPointer(JsonPointer::parse("/steps").unwrap()),
                 reserve: None,
+                latency: LatencyConfig::default(),
             },
             Pool {
                 name: "rest".to_owned(),
@@ -123,6 +127,10 @@ fn a_full_configuration_is_read() {
                 policy: PolicyConfig::Random,
                 request_size: SizeSource::ContentLength,
                 reserve: None,
+                latency: LatencyConfig {
+                    signal: LatencySignal::FirstByte,
+                    window: Duration::from_secs(10),
+                },
             },
         ],
     };
@@ -393,10 +401,11 @@ fn unknown_keys_are_refused_everywhere() {
         refused(text),
         "4 problems:\n  \
          upstream: unknown key; did you mean upstreams? \
-         allowed: upstreams, cluster, endpoints, policy, request_size, reserve, pools, model, \
-         request_body, route_header, endpoint_header, lease, explain\n  \
+         allowed: upstreams, cluster, endpoints, policy, request_size, reserve, latency, pools, \
+         model, request_body, route_header, endpoint_header, lease, explain\n  \
          pools[0].matches: unknown key; did you mean match? \
-         allowed: name, match, upstreams, cluster, endpoints, policy, request_size, reserve\n  \
+         allowed: name, match, upstreams, cluster, endpoints, policy, request_size, reserve, \
+         latency\n  \
          pools[0].match.paths: unknown key; allowed: path_prefix, host, headers, model\n  \
          pools[0].upstreams[0].Weight: unknown key; did you mean weight? \
          allowed: cluster, weight, accepts"

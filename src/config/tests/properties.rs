@@ -121,6 +121,22 @@ fn policy() -> impl Strategy<Value = (Value, PolicyConfig)> {
                     (json, policy)
                 }
             ),
+        (real(8..16), whole(1..100_001), real(0..4)).prop_map(
+            |(q, (samples_json, min_samples), exploration)| {
+                let json = json!({
+                    "name": "latency_percentile",
+                    "q": q,
+                    "min_samples": samples_json,
+                    "exploration": exploration,
+                });
+                let policy = PolicyConfig::LatencyPercentile {
+                    q,
+                    min_samples,
+                    exploration,
+                };
+                (json, policy)
+            }
+        ),
         (real(0..17), real(0..4), bases).prop_map(|(externality, exploration, (basis, given))| {
             let json = json!({
                 "name": "shortest_expected_delay",
@@ -220,10 +236,23 @@ fn request_size() -> impl Strategy<Value = (Value, SizeSource)> {
     ]
 }
 
+fn latency() -> impl Strategy<Value = (Value, LatencyConfig)> {
+    let signal = prop_oneof![
+        Just(("complete", LatencySignal::Complete)),
+        Just(("first_byte", LatencySignal::FirstByte)),
+    ];
+    (signal, duration(1000..3_600_001)).prop_map(|((name, signal), (json, window))| {
+        let json = json!({"signal": name, "window": json});
+        (json, LatencyConfig { signal, window })
+    })
+}
+
 fn pool() -> impl Strategy<Value = (Value, Pool)> {
     let upstreams = prop::collection::btree_map(name(), whole(1..1001), 1..6);
-    (name(), conditions(), policy(), request_size(), upstreams).prop_map(
-        |(name, (match_json, matcher), (policy_json, policy), request_size, upstreams)| {
+    let sized = (policy(), request_size(), latency());
+    (name(), conditions(), sized, upstreams).prop_map(
+        |(name, (match_json, matcher), (policy, request_size, latency), upstreams)| {
+            let ((policy_json, policy), (latency_json, latency)) = (policy, latency);
             let upstream_json: Vec<_> = upstreams
                 .iter()
                 .map(|(cluster, (weight, _))| json!({"cluster": cluster, "weight": weight}))
@@ -232,6 +261,7 @@ fn pool() -> impl Strategy<Value = (Value, Pool)> {
                 "name": name,
                 "match": match_json,
                 "policy": policy_json,
+                "latency": latency_json,
                 "upstreams": upstream_json,
             });
             let mut size = SizeSource::default();
@@ -255,6 +285,7 @@ fn pool() -> impl Strategy<Value = (Value, Pool)> {
                 policy,
                 request_size: size,
                 reserve: None,
+                latency,
             };
             (json, read)
         },
