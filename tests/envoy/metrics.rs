@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use paceline::decision::PassThrough;
 use serde_json::json;
 
 use crate::support::client::request;
@@ -67,7 +68,7 @@ async fn all_of_them_are_there_before_the_first_request() {
     for (name, count) in [
         ("paceline_picks_total", 2),
         ("paceline_in_flight", 2),
-        ("paceline_pass_through_total", 5),
+        ("paceline_pass_through_total", PassThrough::ALL.len()),
         ("paceline_transaction_retries_total", 1),
         ("paceline_state_errors_total", 1),
     ] {
