@@ -11,8 +11,9 @@
 //! answer, and when it has not answered for [`SILENCE`] while others have. All
 //! three are cheap to get wrong: an endpoint that lives is found again.
 //!
-//! The workers share one list for each cluster. What a worker finds it picks at
-//! once; the others know of it after their next tick.
+//! The workers share one list for each cluster. What a worker finds it picks and
+//! tells at once, for the worker that replaces it may be configured any moment; the
+//! others know of it after their next tick.
 
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ const EXCITEMENT: Duration = Duration::from_secs(5);
 const EXCITED_SHARE: f64 = 0.1;
 /// How stale the list may be in when an endpoint last answered.
 const REFRESH: Duration = Duration::from_secs(10);
-/// How often a write is tried in one tick.
+/// How often a write is tried before it waits for the next tick.
 const ATTEMPTS: u32 = 4;
 
 /// What one worker knows of the endpoints of the clusters that are left to
@@ -185,6 +186,16 @@ impl Discovery {
         true
     }
 
+    /// Tells the other workers what this one has found or forgotten and they may
+    /// not know. A list that cannot be written now is written by the next tick.
+    pub fn tell(&mut self, shared: &mut impl SharedData, now: Timestamp) {
+        for cluster in self.clusters.values_mut() {
+            if cluster.has_news() {
+                cluster.tick(shared, now);
+            }
+        }
+    }
+
     /// Exchanges news with the other workers. Returns whether endpoints have
     /// come or gone. A list that cannot be read or written now is so at the next
     /// tick.
@@ -213,8 +224,8 @@ impl Cluster {
                 return false;
             };
             let version = stored.as_ref().map(|stored| stored.version);
-            let has_news = !self.found.is_empty() || !self.gone.is_empty();
-            if version.is_some() && version == self.version && !has_news && !self.is_stale() {
+            let is_read = version.is_some() && version == self.version;
+            if is_read && !self.has_news() && !self.is_stale() {
                 return false;
             }
             let listed = stored.and_then(|stored| endpoints::decode(&stored.value));
@@ -231,8 +242,6 @@ impl Cluster {
                 Ok(()) => {
                     // Its new version is not told; the next tick reads it.
                     self.version = None;
-                    self.found.clear();
-                    self.gone.clear();
                     return self.adopt(merged);
                 }
                 Err(SetError::Conflict) => {}
@@ -240,6 +249,11 @@ impl Cluster {
             }
         }
         false
+    }
+
+    /// Whether the list may lack what was found or forgotten here.
+    fn has_news(&self) -> bool {
+        !self.found.is_empty() || !self.gone.is_empty()
     }
 
     /// Whether the list says of something that answers that it is silent.
@@ -277,11 +291,14 @@ impl Cluster {
         merged
     }
 
-    /// Takes the list over; whether endpoints have come or gone.
+    /// Takes the list over, in which this worker's news is; whether endpoints have
+    /// come or gone.
     fn adopt(&mut self, list: Vec<Known>) -> bool {
         let addresses =
             |list: &[Known]| -> Vec<String> { list.iter().map(|it| it.address.clone()).collect() };
         let changed = addresses(&list) != addresses(&self.known);
+        self.found.clear();
+        self.gone.clear();
         self.answered.clear();
         self.strikes
             .retain(|address, _| list.iter().any(|it| it.address == *address));
@@ -351,6 +368,34 @@ mod tests {
         let mut later = discovery();
         later.read(&mut shared);
         assert_eq!(later.endpoints("gpus"), [C]);
+    }
+
+    #[test]
+    fn news_is_told_once_and_at_once() {
+        let mut shared = Memory::default();
+        let (mut one, mut two) = (discovery(), discovery());
+        // Both find and tell the same.
+        for worker in [&mut one, &mut two] {
+            worker.found("gpus", A, at(1));
+            worker.tell(&mut shared, at(1));
+        }
+        let mut next = discovery();
+        next.read(&mut shared);
+        assert_eq!(next.endpoints("gpus"), [A]);
+        // What one forgets later is no news of the other's to be told again.
+        one.absent("gpus", A);
+        one.tell(&mut shared, at(2));
+        assert!(two.tick(&mut shared, at(3)));
+        assert!(!one.tick(&mut shared, at(3)));
+        assert!(two.endpoints("gpus").is_empty());
+        // Nor is it forgotten again once it is back.
+        two.found("gpus", A, at(4));
+        two.absent("gpus", A);
+        two.tell(&mut shared, at(4));
+        one.found("gpus", A, at(5));
+        one.tell(&mut shared, at(5));
+        assert!(two.tick(&mut shared, at(6)));
+        assert_eq!(two.endpoints("gpus"), [A]);
     }
 
     #[test]

@@ -219,21 +219,21 @@ impl Worker {
         if let Some(cluster) = self.balancer.cluster_of(pool)
             && self.discovery.found(&cluster, address, now)
         {
-            self.follow_discovery(host);
+            self.tell_discovery(host);
         }
     }
 
     /// The endpoint could not be reached, or said that it cannot serve.
     pub fn failed(&mut self, host: &mut impl Host, cluster: &str, address: &str) {
         if self.discovery.failed(cluster, address) {
-            self.follow_discovery(host);
+            self.tell_discovery(host);
         }
     }
 
     /// The proxy does not know the endpoint.
     pub fn absent(&mut self, host: &mut impl Host, cluster: &str, address: &str) {
         if self.discovery.absent(cluster, address) {
-            self.follow_discovery(host);
+            self.tell_discovery(host);
         }
     }
 
@@ -246,6 +246,12 @@ impl Worker {
             self.metrics.adopted(host, member);
             self.metrics.in_flight(host, upstream, in_flight);
         }
+    }
+
+    /// An endpoint has come or gone, as this worker is the first to see.
+    fn tell_discovery(&mut self, host: &mut impl Host) {
+        self.discovery.tell(host, self.latest);
+        self.follow_discovery(host);
     }
 
     fn follow_discovery(&mut self, host: &mut impl Host) {

@@ -297,13 +297,17 @@ async fn what_is_known_survives_a_reload() {
     fleet.topology.balancing = paceline(&discovering("least_request"));
     let topology = fleet.topology.clone();
     fleet.gateway.reconfigure(&topology).await.unwrap();
+    // While nobody answers, nothing can be found anew.
+    fleet.set(Behaviour::Hold);
     let before = fleet.counter("paceline_explorations_total", &[]).await;
-    let mut connection = fleet.connect().await;
-    connection.get().await;
-    connection.get().await;
+    let held = fleet.hold(8).await;
     let explored = fleet.counter("paceline_explorations_total", &[]).await - before;
-    // Each explores with probability 1/10 at most.
-    assert!(explored < 2, "nothing was known");
+    // Of what is known, all explore with probability 12^-8.
+    assert!(explored < 8, "nothing was known");
+    for held in held {
+        held.arrival.answer(200);
+        assert_eq!(held.response.answer().await.status, 200);
+    }
     expect_at_rest(&fleet).await;
 }
 
