@@ -28,7 +28,7 @@ fn a_good_change_applies_and_a_bad_one_does_not() {
     envoy.serve_extensions(&with_configuration(&assembled.extensions, one));
     envoy.expect_stat(
         &["extension_config_discovery", "paceline.config_reload"],
-        |count| count == 2,
+        |count| count >= 2,
     );
     for _ in 0..10 {
         assert_eq!(client.get(&[]).served_by, "l4");
@@ -38,7 +38,7 @@ fn a_good_change_applies_and_a_bad_one_does_not() {
     envoy.serve_extensions(&with_configuration(&assembled.extensions, bad));
     envoy.expect_stat(
         &["extension_config_discovery", "paceline.config_fail"],
-        |count| count == 1,
+        |count| count >= 1,
     );
     assert!(envoy.log().contains("upstreams: "), "{}", envoy.log());
     for _ in 0..10 {
@@ -99,6 +99,7 @@ fn a_bad_configuration_at_the_start_fails_every_request() {
 
     let good = fleet.assemble(Role::Gateway, &["wasmplugin-gateway.yaml"]);
     envoy.serve_extensions(&good.extensions);
-    envoy.expect_stat(&["paceline.config_reload"], |count| count == 1);
+    // The file system may tell Envoy of one change twice.
+    envoy.expect_stat(&["paceline.config_reload"], |count| count >= 1);
     assert_eq!(client.get(&[]).status, 200, "until it is mended");
 }
