@@ -19,6 +19,7 @@ mod configuration;
 mod endpoints;
 mod gateway;
 mod in_flight;
+mod latencies;
 mod metrics;
 mod policies;
 mod reload;
