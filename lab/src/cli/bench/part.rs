@@ -157,7 +157,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         filter: filter_module()?,
         empty_filter: args.empty_filter.clone(),
         rounds: 5,
-        requests: if args.short { 3_000 } else { 8_000 },
+        requests: if args.short { 3_000 } else { 4_000 },
     })
 }
 
