@@ -33,6 +33,7 @@ pub struct Exchange {
     reservation: Option<Reservation>,
     explanation: Option<String>,
     first_byte_at: Option<Timestamp>,
+    response_bytes: u64,
     chunks: u32,
     is_stream: bool,
     request_complete: bool,
@@ -259,6 +260,7 @@ impl Exchange {
         end: bool,
     ) {
         if bytes > 0 {
+            self.response_bytes = self.response_bytes.saturating_add(bytes as u64);
             self.chunks = self.chunks.saturating_add(1);
             if self.first_byte_at.is_none() && self.reservation.is_some() {
                 self.first_byte_at = Some(worker.now(host));
@@ -299,6 +301,7 @@ impl Exchange {
         let asks_for_time = matches!(end.status, Some(429 | 503));
         let finished = Finished {
             end,
+            response_bytes: self.response_bytes,
             chunks: self.chunks,
             first_byte_at: self.first_byte_at,
             is_stream: self.is_stream,

@@ -1,7 +1,7 @@
 //! What a finished request teaches.
 
 use super::{Finished, Reservation};
-use crate::estimate::{AtPick, Tuning};
+use crate::estimate::{AtPick, Sample, Tuning};
 use crate::outcome::Verdict;
 use crate::state::{MemberState, PoolState};
 use crate::time::Timestamp;
@@ -42,11 +42,13 @@ pub(super) fn learn(
         let cost = per_request / member.pace.mean_log().exp();
         pool.work.observe(size, cost, reservation.at_pick);
     }
-    let per_work = latency / (others_work + work);
-    let by_requests = member.pace.observe(per_request, silence, tuning);
-    let by_work = member.pace_of_work.observe(per_work, silence, tuning);
-    if let (Some(by_requests), Some(by_work)) = (by_requests, by_work) {
-        pool.books.observe(by_requests, by_work);
-    }
+    let sample = Sample {
+        per_request,
+        per_work: latency / (others_work + work),
+        bytes: finished.response_bytes,
+        silence,
+    };
+    pool.books
+        .observe(&mut member.pace, &mut member.pace_of_work, &sample, tuning);
     member.sampled_at = member.sampled_at.max(now);
 }

@@ -115,7 +115,9 @@ pub struct Route {
 pub struct Finished {
     /// How it ended.
     pub end: End,
-    /// In how many pieces the response's body came.
+    /// Of the response's body.
+    pub response_bytes: u64,
+    /// In how many pieces it came.
     pub chunks: u32,
     /// When the first of them came, or the headers of a response without any.
     pub first_byte_at: Option<Timestamp>,

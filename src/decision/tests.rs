@@ -140,6 +140,40 @@ fn a_server_that_fails_at_once_draws_few_requests() {
 }
 
 #[test]
+fn long_answers_do_not_make_a_server_look_slow() {
+    // Both servers take a second per 1000 bytes and request; one happens to
+    // get the long answers.
+    let mut shared = Memory::default();
+    let mut balancer = balancer(
+        r#"{"policy": "round_robin", "upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#,
+        1,
+    );
+    let mut rng = Rng::new(8);
+    let mut now = 1.0;
+    for _ in 0..2_000 {
+        let route = balancer.pick(&mut shared, &ANY, at(now)).unwrap();
+        let base = if route.member == 0 { 500 } else { 1_500 };
+        let response_bytes = base + rng.below(1_000) as u64;
+        now += response_bytes as f64 / 1_000.0;
+        let finished = Finished {
+            response_bytes,
+            ..answered(200)
+        };
+        balancer
+            .release(&mut shared, route.reservation, &finished, at(now))
+            .unwrap();
+    }
+    let paces = balancer.ledger.update(&mut shared, at(now), |view| {
+        [0, 1].map(|member| view.member(member).pace.mean_log())
+    });
+    let [a, b] = paces.unwrap().value;
+    assert!(
+        (a - b).abs() < 0.25,
+        "{a} {b}: the raw latencies differ by ln 2 = 0.69"
+    );
+}
+
+#[test]
 fn what_is_nobodys_fault_teaches_nothing() {
     let mut shared = Memory::default();
     let mut balancer = balancer(r#"{"upstreams": [{"cluster": "a"}]}"#, 1);

@@ -6,9 +6,10 @@
 //! and whose time follows the size, weighing halves the tail; on servers
 //! that batch, a prompt's length misleads. So the pool keeps both books, each with
 //! a pace per member, and uses the one whose residuals, the logarithms of
-//! latency over `pace x load`, vary less.
+//! latency over `pace x load`, vary less. What the answers show of their work
+//! is taken out of both.
 
-use super::pace::ResidualVariance;
+use super::{ObservedWork, Pace, ResidualVariance, Tuning};
 
 /// What load is measured in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,14 +32,56 @@ impl Basis {
     }
 }
 
+/// What is learned in one basis.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Book {
+    /// Of latency over what is predicted.
+    pub residuals: ResidualVariance,
+    /// Of that, what the answers tell.
+    pub observed: ObservedWork,
+}
+
+impl Book {
+    /// Takes in the sample of a request whose answer had so many bytes: its latency
+    /// over the load at its pick, in seconds per unit, `silence` seconds after
+    /// the upstream's last. Returns what [`Pace::observe`] does.
+    fn observe(
+        &mut self,
+        pace: &mut Pace,
+        sample: f64,
+        bytes: u64,
+        silence: f64,
+        tuning: &Tuning,
+    ) -> Option<f64> {
+        let work = self.observed.of(bytes);
+        if pace.is_known() {
+            self.observed.observe(bytes, sample / pace.mean_log().exp());
+        }
+        pace.observe(sample / work, silence, tuning)
+    }
+}
+
 /// How well each of the two bases predicts, and which is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Books {
-    /// Of latency over what requests predict.
-    pub requests: ResidualVariance,
-    /// Of latency over what work predicts.
-    pub work: ResidualVariance,
+    /// Load counted in requests.
+    pub requests: Book,
+    /// Load weighed by work.
+    pub work: Book,
     basis: Basis,
+}
+
+/// A finished request, as both books see it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Its latency in seconds over the requests at its pick.
+    pub per_request: f64,
+    /// Its latency in seconds over the work at its pick.
+    pub per_work: f64,
+    /// Of its answer.
+    pub bytes: u64,
+    /// Seconds since the upstream's last sample.
+    pub silence: f64,
 }
 
 impl Books {
@@ -52,7 +95,7 @@ impl Books {
 
     /// The books from their parts.
     #[must_use]
-    pub fn from_parts(requests: ResidualVariance, work: ResidualVariance, basis: Basis) -> Self {
+    pub fn from_parts(requests: Book, work: Book, basis: Basis) -> Self {
         Books {
             requests,
             work,
@@ -70,18 +113,43 @@ impl Books {
     #[must_use]
     pub fn variance(&self, basis: Basis) -> f64 {
         match basis {
-            Basis::Requests => self.requests.get(),
-            Basis::Work => self.work.get(),
+            Basis::Requests => self.requests.residuals.get(),
+            Basis::Work => self.work.residuals.get(),
         }
     }
 
-    /// Takes in the residuals of one request in both books, as
-    /// [`Pace::observe`](super::Pace::observe) returns them.
-    pub fn observe(&mut self, requests: f64, work: f64) {
-        self.requests.observe(requests);
-        self.work.observe(work);
-        let (_, samples) = self.work.parts();
-        let ratio = self.work.get() / self.requests.get();
+    /// Takes in a finished request: in the two paces of its upstream, and here
+    /// how far it lay from what they predicted.
+    pub fn observe(
+        &mut self,
+        pace: &mut Pace,
+        pace_of_work: &mut Pace,
+        sample: &Sample,
+        tuning: &Tuning,
+    ) {
+        let Sample {
+            per_request,
+            per_work,
+            bytes,
+            silence,
+        } = *sample;
+        let by_requests = self
+            .requests
+            .observe(pace, per_request, bytes, silence, tuning);
+        let by_work = self
+            .work
+            .observe(pace_of_work, per_work, bytes, silence, tuning);
+        if let (Some(by_requests), Some(by_work)) = (by_requests, by_work) {
+            self.compare(by_requests, by_work);
+        }
+    }
+
+    /// Takes in the residuals of one request.
+    fn compare(&mut self, requests: f64, work: f64) {
+        self.requests.residuals.observe(requests);
+        self.work.residuals.observe(work);
+        let (_, samples) = self.work.residuals.parts();
+        let ratio = self.variance(Basis::Work) / self.variance(Basis::Requests);
         self.basis = match self.basis {
             Basis::Requests if samples >= Self::NEEDED && ratio < Self::BEGIN => Basis::Work,
             Basis::Work if samples < Self::NEEDED || ratio > Self::END => Basis::Requests,
@@ -103,7 +171,7 @@ mod tests {
             let before = books.basis();
             let mut draw = |deviation: f64| deviation * 12f64.sqrt() * (rng.unit() - 0.5);
             let shared = draw(0.1);
-            books.observe(shared + draw(requests), shared + draw(work));
+            books.compare(shared + draw(requests), shared + draw(work));
             changes += usize::from(books.basis() != before);
         }
         changes
@@ -126,7 +194,7 @@ mod tests {
         let mut books = Books::default();
         for _ in 0..5_000 {
             let residual = rng.unit() - 0.5;
-            books.observe(residual, residual);
+            books.compare(residual, residual);
             assert_eq!(books.basis(), Basis::Requests);
         }
     }

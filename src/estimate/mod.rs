@@ -6,6 +6,7 @@
 
 pub mod basis;
 pub mod errors;
+pub mod observed;
 pub mod pace;
 pub mod response_time;
 pub mod shrinkage;
@@ -14,8 +15,9 @@ pub mod tail;
 mod tuning;
 pub mod work;
 
-pub use basis::{Basis, Books};
+pub use basis::{Basis, Book, Books, Sample};
 pub use errors::ErrorRate;
+pub use observed::ObservedWork;
 pub use pace::{Pace, ResidualVariance};
 pub use response_time::{PeakResponseTime, ResponseTime};
 pub use shrinkage::Prior;

@@ -30,4 +30,4 @@ pub use transaction::{Committed, StateError};
 
 /// Version of the record's layout and meaning. It is part of the record's key,
 /// so that a worker never reads what another version wrote.
-pub const SCHEMA_VERSION: u16 = 3;
+pub const SCHEMA_VERSION: u16 = 4;

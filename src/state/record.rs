@@ -482,7 +482,7 @@ mod tests {
             if let Ok(record) = Record::parse(bytes) {
                 for row in 0..3 {
                     prop_assert!(record.member(row).pace.mean_log().is_finite());
-                    prop_assert!(record.pool(row).books.requests.get().is_finite());
+                    prop_assert!(record.pool(row).books.requests.residuals.get().is_finite());
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! The meaning of a row: what is kept of a member and of a pool.
 
 use crate::estimate::{
-    Basis, Books, ErrorRate, Pace, PeakResponseTime, ResidualVariance, ResponseTime, WorkModel,
+    Basis, Book, Books, ErrorRate, ObservedWork, Pace, PeakResponseTime, ResidualVariance,
+    ResponseTime, WorkModel,
 };
 use crate::time::Timestamp;
 
@@ -156,7 +157,8 @@ fn timestamp(low: [u8; 4], high: [u8; 4]) -> Timestamp {
 pub struct PoolState {
     /// Whose turn it is in round robin, counted up for ever.
     pub cursor: u32,
-    /// How well requests and work predict latency, and which is in use.
+    /// How well requests and work predict latency, what answers tell besides, and
+    /// which basis is in use.
     pub books: Books,
     /// How the work of a request follows its size.
     pub work: WorkModel,
@@ -166,7 +168,7 @@ pub struct PoolState {
 
 impl PoolState {
     /// Bytes of an encoded row.
-    pub const SIZE: usize = 60;
+    pub const SIZE: usize = 108;
 
     /// A pool first heard of at `now`.
     #[must_use]
@@ -183,10 +185,17 @@ impl PoolState {
         let mut row = Writer::new();
         row.put(self.cursor.to_le_bytes());
         row.put(u32::from(self.books.basis() == Basis::Work).to_le_bytes());
-        for residuals in [self.books.requests, self.books.work] {
+        for Book {
+            residuals,
+            observed,
+        } in [self.books.requests, self.books.work]
+        {
             let (variance, samples) = residuals.parts();
             row.put(variance.to_le_bytes());
             row.put(samples.to_le_bytes());
+            for part in observed.parts() {
+                row.put(part.to_le_bytes());
+            }
         }
         for part in self.work.parts() {
             row.put(part.to_le_bytes());
@@ -198,41 +207,56 @@ impl PoolState {
     /// The row from its bytes; see [`MemberState::decode`].
     #[must_use]
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Self {
-        let (words, _) = bytes.as_chunks();
-        let &[
-            cursor,
-            basis,
-            variance,
-            samples,
-            work_variance,
-            work_samples,
-            ref parts @ ..,
-            used_low,
-            used_high,
-        ] = words
-        else {
-            return PoolState::default();
-        };
-        let residuals = |variance, samples| {
-            ResidualVariance::from_parts(f32::from_le_bytes(variance), f32::from_le_bytes(samples))
-        };
-        let basis = match u32::from_le_bytes(basis) {
+        let mut words = Reader::new(bytes);
+        let cursor = words.number();
+        let basis = match words.number() {
             1 => Basis::Work,
             _ => Basis::Requests,
         };
-        let mut work = [0.0; WorkModel::PARTS];
-        for (part, word) in work.iter_mut().zip(parts) {
-            *part = f32::from_le_bytes(*word);
-        }
+        let [requests, work] = [words.book(), words.book()];
         PoolState {
-            cursor: u32::from_le_bytes(cursor),
-            books: Books::from_parts(
-                residuals(variance, samples),
-                residuals(work_variance, work_samples),
-                basis,
-            ),
-            work: WorkModel::from_parts(work),
-            used_at: timestamp(used_low, used_high),
+            cursor,
+            books: Books::from_parts(requests, work, basis),
+            work: WorkModel::from_parts(words.reals()),
+            used_at: words.timestamp(),
+        }
+    }
+}
+
+/// Reads a row from its start; beyond its end there are zeros.
+struct Reader<'a> {
+    words: core::slice::Iter<'a, [u8; 4]>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let (words, _) = bytes.as_chunks();
+        Reader {
+            words: words.iter(),
+        }
+    }
+
+    fn word(&mut self) -> [u8; 4] {
+        self.words.next().copied().unwrap_or_default()
+    }
+
+    fn number(&mut self) -> u32 {
+        u32::from_le_bytes(self.word())
+    }
+
+    fn reals<const N: usize>(&mut self) -> [f32; N] {
+        core::array::from_fn(|_| f32::from_le_bytes(self.word()))
+    }
+
+    fn timestamp(&mut self) -> Timestamp {
+        timestamp(self.word(), self.word())
+    }
+
+    fn book(&mut self) -> Book {
+        let [variance, samples] = self.reals();
+        Book {
+            residuals: ResidualVariance::from_parts(variance, samples),
+            observed: ObservedWork::from_parts(self.reals::<{ ObservedWork::PARTS }>()),
         }
     }
 }
@@ -269,7 +293,7 @@ impl<const N: usize> Writer<N> {
 mod tests {
     use super::*;
     use crate::estimate::AtPick;
-    use crate::estimate::Tuning;
+    use crate::estimate::{Sample, Tuning};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -294,7 +318,17 @@ mod tests {
 
         let mut pool = PoolState::new(now);
         pool.cursor = u32::MAX;
-        pool.books.observe(1.5, 1.0);
+        for bytes in [10, 20] {
+            let sample = Sample {
+                per_request: 1.5,
+                per_work: 1.0,
+                bytes,
+                silence: 0.0,
+            };
+            let (pace, pace_of_work) = (&mut member.pace, &mut member.pace_of_work);
+            pool.books
+                .observe(pace, pace_of_work, &sample, &Tuning::DEFAULT);
+        }
         let at_pick = AtPick {
             load: 2.0,
             others_work: 1.5,

@@ -18,6 +18,7 @@ mod faults;
 mod fleet;
 mod host;
 mod input;
+mod learning;
 mod lease;
 mod order;
 mod outcomes;

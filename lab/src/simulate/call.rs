@@ -29,6 +29,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// Bytes of the answer: a token of text is about four.
+    pub(super) fn response_bytes(&self) -> u64 {
+        4 * u64::from(self.output_tokens.get())
+    }
+
     pub(super) fn job(&self) -> Job {
         Job {
             id: JobId(self.id as u64),

@@ -432,7 +432,9 @@ impl<'a> Engine<'a> {
             EventKind::Done => {
                 if let Some(&State::At { since, .. }) = self.states.get(id) {
                     let first_byte = self.endings.get(id).and_then(|it| it.first_byte);
+                    let call = self.setup.calls.get(id);
                     let finished = Finished {
+                        response_bytes: call.map_or(0, Call::response_bytes),
                         first_byte_at: first_byte.map(|at| Timestamp::from_nanos(at.as_nanos())),
                         is_stream: first_byte.is_some_and(|at| at < event.at),
                         ..answered(200)
