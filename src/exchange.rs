@@ -117,6 +117,7 @@ impl Exchange {
     ) -> Flow {
         self.request_complete |= end;
         if !self.waits {
+            worker.waiting.goes_on(self.context);
             return Flow::Continue;
         }
         worker.waiting.body_shown(self.context);
@@ -125,6 +126,8 @@ impl Exchange {
         } else if end {
             worker.waiting.held(bytes);
             read_body(host, bytes)
+        } else if worker.is_overdue(self.context, host) {
+            Body::Unread(Unknown::Late)
         } else {
             return Flow::Pause;
         };
@@ -138,11 +141,13 @@ impl Exchange {
         if self.waits {
             let body = read_body(host, max_bytes(worker) as usize);
             self.go_on(worker, host, &body);
+        } else {
+            worker.waiting.goes_on(self.context);
         }
     }
 
     /// The request has waited enough, for the reason given: it goes on without
-    /// its body.
+    /// its body, of which nothing has been shown.
     pub(crate) fn give_up(&mut self, worker: &mut Worker, host: &mut impl Host, reason: Unknown) {
         if self.waits {
             self.go_on(worker, host, &Body::Unread(reason));

@@ -6,6 +6,12 @@
 //! The two are told apart by what the proxy has received for the request: if
 //! that grows and nothing is shown, nothing will be. A slow client is not
 //! mistaken for it, because of a slow client nothing has been received.
+//!
+//! A request of whose body a part has been shown goes on from the callback of a
+//! later part alone, never from a tick. Envoy keeps what it buffers for the
+//! filter after a tick has let the request go, and adds the next part to it:
+//! until the middle of 2026 that part was lost, and since then it brings all that
+//! is kept for retries once more.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -144,6 +150,15 @@ impl Waiting {
         self.refuses = true;
     }
 
+    /// Whether the request has waited longer than it may. So has one that is
+    /// not known to wait: nothing else would end its wait.
+    #[must_use]
+    pub fn is_overdue(&self, context: u32, timeout: Duration, now: Timestamp) -> bool {
+        self.parked
+            .get(&context)
+            .is_none_or(|parked| now.since(parked.since) >= timeout)
+    }
+
     /// A part of a body has come while its request waits.
     pub fn body_shown(&mut self, context: u32) {
         if let Some(parked) = self.parked.get_mut(&context) {
@@ -174,6 +189,12 @@ impl Waiting {
         self.parked.remove(&context);
     }
 
+    /// A request goes on by the answer to a callback: to resume it as well
+    /// would send again what it has sent.
+    pub fn goes_on(&mut self, context: u32) {
+        self.stuck.retain(|stuck| *stuck != context);
+    }
+
     /// Whether requests wait of which it is not known that their bodies will be
     /// shown, or that should not wait: then they have to be looked after often.
     #[must_use]
@@ -181,7 +202,8 @@ impl Waiting {
         !self.stuck.is_empty() || (self.sight != Sight::Shown && !self.parked.is_empty())
     }
 
-    /// Takes out the requests that have waited enough.
+    /// Takes out the requests that have waited enough and of whose bodies nothing
+    /// has been shown.
     pub fn take_due(
         &mut self,
         host: &mut impl Host,
@@ -192,11 +214,12 @@ impl Waiting {
         let ready: Vec<(u32, Unknown)> = self
             .parked
             .iter()
+            .filter(|(_, parked)| !parked.shown)
             .filter_map(|(context, parked)| {
                 // Else the stream is gone, or the next tick tries again.
                 host.attend(*context).ok()?;
                 let overdue = now.since(parked.since) >= timeout;
-                if !parked.shown && is_kept_from_us(parked, host, overdue) {
+                if is_kept_from_us(parked, host, overdue) {
                     sight.found_blind(now);
                     return Some((*context, Unknown::NotShown));
                 }

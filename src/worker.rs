@@ -132,6 +132,13 @@ impl Worker {
         }
     }
 
+    /// Whether the request has waited longer for its body than it may.
+    pub(crate) fn is_overdue(&mut self, context: u32, host: &mut impl Host) -> bool {
+        let now = self.now(host);
+        let timeout = self.config.request_body.timeout;
+        self.waiting.is_overdue(context, timeout, now)
+    }
+
     /// Lets the requests go on that have waited enough.
     fn let_due_go(&mut self, host: &mut impl Host, now: Timestamp) {
         let timeout = self.config.request_body.timeout;

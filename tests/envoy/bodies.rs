@@ -71,6 +71,18 @@ async fn passed(fleet: &Fleet, reason: &str) -> u64 {
     fleet.counter("paceline_pass_through_total", &labels).await
 }
 
+/// Waits until Envoy has a request.
+async fn begun(fleet: &Fleet) {
+    eventually("the request to begin", SOON, async || {
+        let begun = fleet.gateway.stats().await.unwrap();
+        match begun.total("http.ingress.downstream_rq_active") {
+            0 => Err("none".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
 /// All is over: what was picked has been given back.
 async fn expect_all_ended(fleet: &Fleet) {
     fleet.expect_in_flight(0, SOON).await;
@@ -361,11 +373,13 @@ async fn a_slow_client_is_not_taken_for_an_envoy_that_does_not_show_bodies() {
 
 #[tokio::test]
 async fn a_body_that_does_not_end_is_waited_for_only_so_long() {
-    for shows_bodies in [true, false] {
+    // What is kept for retries must not be sent twice.
+    for (shows_bodies, retries) in [(true, true), (true, false), (false, true)] {
         let mut config = by_model();
         config["request_body"] = json!({ "timeout": "300ms" });
         let mut fleet = Fleet::start_with(2, Behaviour::Hold, paceline(&config), |topology| {
             topology.shows_bodies = shows_bodies;
+            topology.retries = retries;
         })
         .await;
         for first in ["", "{"] {
@@ -373,19 +387,35 @@ async fn a_body_that_does_not_end_is_waited_for_only_so_long() {
             let forged = [("x-upstream-cluster", "b")];
             let (mut body, request) = upload(&forged, None);
             let response = connection.start(request);
-            if !first.is_empty() {
-                body.send_data(Bytes::from(first)).await.unwrap();
+            body.send_data(Bytes::from(first)).await.unwrap();
+            let mut arrival = None;
+            if first.is_empty() || !shows_bodies {
+                // On its way without an end.
+                arrival = Some(fleet.arrival().await);
+            } else {
+                // A part has come: it goes on once another part comes, late.
+                begun(&fleet).await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
             }
-            // On its way without an end; what comes later still arrives.
-            let mut arrival = fleet.arrival().await;
-            body.send_data(Bytes::from_static(b"more")).await.unwrap();
+            // What comes later still arrives, once.
+            let mut expected = first.as_bytes().to_vec();
             let mut arrived = Vec::new();
-            while arrived.len() < first.len() + 4 {
-                arrived.extend(arrival.next_piece().await);
+            for piece in ["more", ", and", " more"] {
+                body.send_data(Bytes::from_static(piece.as_bytes()))
+                    .await
+                    .unwrap();
+                expected.extend(piece.as_bytes());
+                let arrival = match &mut arrival {
+                    Some(arrival) => arrival,
+                    none => none.insert(fleet.arrival().await),
+                };
+                while arrived.len() < expected.len() {
+                    arrived.extend(arrival.next_piece().await);
+                }
+                assert_eq!(arrived, expected, "retries {retries}");
             }
-            assert_eq!(arrived, [first.as_bytes(), b"more"].concat());
             drop(body);
-            arrival.answer(200);
+            arrival.unwrap().answer(200);
             let answer = response.answer().await;
             assert_eq!(told(&answer, "reason"), "unknown_model");
         }
@@ -419,14 +449,7 @@ async fn a_client_that_leaves_half_way_leaves_nothing_behind() {
                 if !piece.is_empty() {
                     body.send_data(Bytes::from(piece)).await.unwrap();
                 }
-                eventually("the request to begin", SOON, async || {
-                    let begun = fleet.gateway.stats().await.unwrap();
-                    match begun.total("http.ingress.downstream_rq_active") {
-                        0 => Err("none".to_owned()),
-                        _ => Ok(()),
-                    }
-                })
-                .await;
+                begun(&fleet).await;
                 connection.cut();
                 response.none().await;
             }

@@ -217,6 +217,46 @@ fn a_wait_is_over_after_its_time() {
     }
 }
 
+/// Envoy loses or repeats a part of the body of a request that goes on from a
+/// tick after a part of it was shown.
+#[test]
+fn a_request_of_whose_body_a_part_was_shown_goes_on_with_the_next_part() {
+    for (rest, end, reason) in [("more", false, "late"), ("}", true, "missing")] {
+        let process = Process::new();
+        let root = start(&process);
+        let stream = waiting(&root).unwrap();
+        assert_eq!(stream.request_body(b"{", false).unwrap(), Action::Pause);
+        process.advance(Duration::from_secs(6));
+        receive(&stream, 300);
+        for _ in 0..3 {
+            root.tick().unwrap();
+        }
+        assert!(!stream.resumed());
+        let action = stream.request_body(rest.as_bytes(), end).unwrap();
+        assert_eq!(action, Action::Continue);
+        let name = "paceline_model_unknown_total";
+        assert_eq!(unknown(&process, name, reason), 1, "{reason}");
+        stream.end().unwrap();
+    }
+}
+
+#[test]
+fn a_request_that_goes_on_with_a_part_of_its_body_is_not_resumed_as_well() {
+    let process = Process::new();
+    let root = start(&process);
+    let stream = waiting(&root).unwrap();
+    receive(&stream, 300);
+    let resume = Which::Every("proxy_continue_stream");
+    root.vm.fail(resume, STATUSES[0]);
+    root.tick().unwrap();
+    assert!(!stream.resumed());
+    root.vm.clear_plans();
+    assert_eq!(stream.request_body(b"{", false).unwrap(), Action::Continue);
+    root.tick().unwrap();
+    assert!(!stream.resumed());
+    stream.end().unwrap();
+}
+
 #[test]
 fn a_request_that_ends_while_it_waits_leaves_nothing_behind() {
     let process = Process::new();
