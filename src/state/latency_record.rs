@@ -15,7 +15,8 @@
 //! configuration names any more: the record is as large as what was heard of
 //! lately.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::mem::take;
 use std::time::Duration;
 
 use crate::estimate::Latencies;
@@ -105,20 +106,42 @@ pub struct RowKey {
 /// The latencies of a pool's upstreams in the present window and the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LatencyRecord {
-    rows: BTreeMap<RowKey, Latencies>,
+    /// By their keys.
+    rows: Vec<(RowKey, Latencies)>,
 }
 
 impl LatencyRecord {
     /// Takes in a request of load `load`.
     pub fn observe(&mut self, key: RowKey, duration: Duration, load: u64) {
-        self.rows.entry(key).or_default().record(duration, load);
+        let place = match self.rows.binary_search_by_key(&key, |(known, _)| *known) {
+            Ok(place) => place,
+            Err(place) => {
+                self.rows.insert(place, (key, Latencies::default()));
+                place
+            }
+        };
+        if let Some((_, latencies)) = self.rows.get_mut(place) {
+            latencies.record(duration, load);
+        }
     }
 
     /// Takes in all that `other` has.
     pub fn merge(&mut self, other: &LatencyRecord) {
-        for (key, latencies) in &other.rows {
-            self.rows.entry(*key).or_default().merge(latencies);
+        let mut added = other.rows.iter().peekable();
+        let mut merged = Vec::with_capacity(self.rows.len() + other.rows.len());
+        for (key, mut latencies) in take(&mut self.rows) {
+            while let Some((next, more)) = added.peek() {
+                match next.cmp(&key) {
+                    Ordering::Less => merged.push((*next, more.clone())),
+                    Ordering::Equal => latencies.merge(more),
+                    Ordering::Greater => break,
+                }
+                added.next();
+            }
+            merged.push((key, latencies));
         }
+        merged.extend(added.cloned());
+        self.rows = merged;
     }
 
     /// Drops what was seen before the window before `window`. What is from
@@ -126,7 +149,7 @@ impl LatencyRecord {
     /// it is garbage, and would stay for ever.
     pub fn keep_recent(&mut self, window: u32) {
         let recent = window.saturating_sub(1)..=window.saturating_add(1);
-        self.rows.retain(|key, _| recent.contains(&key.window));
+        self.rows.retain(|(key, _)| recent.contains(&key.window));
     }
 
     /// Whether there is nothing in it.
@@ -141,8 +164,8 @@ impl LatencyRecord {
     }
 
     /// The rows, by upstream, measure, class and window.
-    pub fn rows(&self) -> impl Iterator<Item = (&RowKey, &Latencies)> {
-        self.rows.iter()
+    pub fn rows(&self) -> &[(RowKey, Latencies)] {
+        &self.rows
     }
 
     /// As bytes, for shared data.
@@ -160,12 +183,13 @@ impl LatencyRecord {
     }
 
     /// From its bytes; `None` where they are not a record of this version.
+    /// Rows out of order are damage, too.
     #[must_use]
     pub fn decode(mut bytes: &[u8]) -> Option<LatencyRecord> {
         if read_array(&mut bytes)? != [MAGIC, VERSION] {
             return None;
         }
-        let mut record = LatencyRecord::default();
+        let mut rows: Vec<(RowKey, Latencies)> = Vec::new();
         while !bytes.is_empty() {
             let key = RowKey {
                 upstream: u64::from_le_bytes(read_array(&mut bytes)?),
@@ -174,9 +198,12 @@ impl LatencyRecord {
                 class: SizeClass::from_byte(read_byte(&mut bytes)?)?,
             };
             let latencies = Latencies::read(&mut bytes)?;
-            record.rows.entry(key).or_default().merge(&latencies);
+            if rows.last().is_some_and(|(last, _)| *last >= key) {
+                return None;
+            }
+            rows.push((key, latencies));
         }
-        Some(record)
+        Some(LatencyRecord { rows })
     }
 }
 
@@ -242,7 +269,7 @@ mod tests {
             record.observe(key, Duration::from_secs(1), 1);
         }
         record.keep_recent(4);
-        let kept: Vec<u32> = record.rows().map(|(key, _)| key.window).collect();
+        let kept: Vec<u32> = record.rows().iter().map(|(key, _)| key.window).collect();
         assert_eq!(kept, [3, 4, 5], "5 is from a clock read a moment later");
         record.keep_recent(7);
         assert!(record.is_empty());
@@ -262,7 +289,7 @@ mod tests {
             backward.merge(&one);
             prop_assert_eq!(&forward, &backward);
             let count = |record: &LatencyRecord| -> u64 {
-                record.rows().map(|(_, latencies)| latencies.durations().count()).sum()
+                record.rows().iter().map(|(_, latencies)| latencies.durations().count()).sum()
             };
             prop_assert_eq!(count(&forward), count(&one) + count(&other));
         }
@@ -282,6 +309,13 @@ mod tests {
             if let Some(record) = LatencyRecord::decode(&bytes) {
                 prop_assert_eq!(LatencyRecord::decode(&record.encode()), Some(record));
             }
+        }
+
+        #[test]
+        fn rows_that_stand_twice_are_refused(record in record()) {
+            let bytes = record.encode();
+            let twice = [&*bytes, &bytes[2..]].concat();
+            prop_assert_eq!(LatencyRecord::decode(&twice).is_some(), record.is_empty());
         }
 
         #[test]

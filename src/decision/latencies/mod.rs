@@ -6,7 +6,6 @@
 //! by what was known at the last tick, and a worker that traps loses what it
 //! saw since.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -70,7 +69,7 @@ struct Ranking {
 /// Tail paces of a pool's members, in their order.
 #[derive(Debug, Default)]
 struct Tails {
-    by_class: BTreeMap<SizeClass, Vec<f64>>,
+    by_class: Vec<(SizeClass, Vec<f64>)>,
     /// Of requests of all sizes.
     overall: Vec<f64>,
 }
@@ -191,10 +190,7 @@ impl Latencies {
         let Some(pool) = self.pools.get(pool) else {
             return &[];
         };
-        pool.tails
-            .by_class
-            .get(&class)
-            .unwrap_or(&pool.tails.overall)
+        pool.tails.of(class).unwrap_or(&pool.tails.overall)
     }
 
     /// Exchanges latencies with the other workers, pool by pool in turn, as far
@@ -303,13 +299,16 @@ impl PoolLatencies {
     }
 
     fn digest(&mut self, record: &LatencyRecord, upstreams: impl Iterator<Item = u64>) {
-        let mut members: Vec<BTreeMap<(Measure, SizeClass), estimate::Latencies>> =
-            vec![BTreeMap::new(); self.measured.len()];
+        let mut members = vec![ByKind::new(); self.measured.len()];
         let places: hashbrown::HashMap<u64, usize> = upstreams.zip(0..).collect();
         for (key, latencies) in record.rows() {
             if let Some(member) = places.get(&key.upstream).and_then(|p| members.get_mut(*p)) {
                 let kind = (key.measure, key.class);
-                member.entry(kind).or_default().merge(latencies);
+                // The rows of a kind follow each other, one a window.
+                match member.last_mut() {
+                    Some((last, known)) if *last == kind => known.merge(latencies),
+                    _ => member.push((kind, latencies.clone())),
+                }
             }
         }
         for (member, measured) in members.iter().zip(&mut self.measured) {
@@ -321,7 +320,8 @@ impl PoolLatencies {
     }
 }
 
-type ByKind = BTreeMap<(Measure, SizeClass), estimate::Latencies>;
+/// A member's latencies, each kind once.
+type ByKind = Vec<((Measure, SizeClass), estimate::Latencies)>;
 
 /// A member's latencies of one kind, of requests of all sizes.
 fn overall(member: &ByKind, measure: Measure) -> estimate::Latencies {
@@ -351,23 +351,32 @@ impl Tails {
             .collect();
         let all: Vec<_> = all.iter().map(Some).collect();
         let mut tails = Tails {
-            by_class: BTreeMap::new(),
+            by_class: Vec::new(),
             overall: tail_paces(&all, q, min_samples).unwrap_or_default(),
         };
-        let classes = members.iter().flat_map(|member| member.keys());
-        for (of, class) in classes {
-            if *of != measure || tails.by_class.contains_key(class) {
+        for ((of, class), _) in members.iter().flatten() {
+            if *of != measure || tails.of(*class).is_some() {
                 continue;
             }
             let of_class: Vec<_> = members
                 .iter()
-                .map(|member| member.get(&(measure, *class)))
+                .map(|member| {
+                    let mut kinds = member.iter();
+                    let found = kinds.find(|(kind, _)| *kind == (measure, *class))?;
+                    Some(&found.1)
+                })
                 .collect();
             if let Some(paces) = tail_paces(&of_class, q, min_samples) {
-                tails.by_class.insert(*class, paces);
+                tails.by_class.push((*class, paces));
             }
         }
         tails
+    }
+
+    /// Of requests of one class, where enough is known of them.
+    fn of(&self, class: SizeClass) -> Option<&Vec<f64>> {
+        let (_, paces) = self.by_class.iter().find(|(of, _)| *of == class)?;
+        Some(paces)
     }
 }
 

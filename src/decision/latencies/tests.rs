@@ -90,7 +90,11 @@ fn all_workers_know_what_each_has_measured() {
     }
     let record = shared.get(SHARED).unwrap().unwrap().value;
     let record = LatencyRecord::decode(&record).unwrap();
-    let counted: u64 = record.rows().map(|(_, it)| it.durations().count()).sum();
+    let counted: u64 = record
+        .rows()
+        .iter()
+        .map(|(_, it)| it.durations().count())
+        .sum();
     assert_eq!(counted, 30, "each once");
 }
 
