@@ -13,7 +13,7 @@ use crate::config::{LatencySignal, SizeSource};
 use crate::decision::{Demand, Finished, PassThrough, Reservation};
 use crate::host::Host;
 use crate::outcome::{End, parse_retry_after};
-use crate::request::{Body, NeedsBody, Request, Unknown};
+use crate::request::{Body, Length, NeedsBody, Request, Unknown};
 use crate::time::Timestamp;
 use crate::worker::Worker;
 
@@ -30,6 +30,8 @@ pub struct Exchange {
     itself: Weak<RefCell<Exchange>>,
     /// The request is paused until its body has come.
     waits: bool,
+    /// Whether the body says how large it is.
+    length: Length,
     reservation: Option<Reservation>,
     explanation: Option<String>,
     first_byte_at: Option<Timestamp>,
@@ -94,8 +96,9 @@ impl Exchange {
         let now = worker.now(host);
         let reason = match body_to_wait_for(worker, host) {
             Err(reason) => reason,
-            Ok(()) if !worker.waiting.may_begin(now) => Unknown::NotShown,
-            Ok(()) => {
+            Ok(_) if !worker.waiting.may_begin(now) => Unknown::NotShown,
+            Ok(length) => {
+                self.length = length;
                 // It cannot be followed while nobody looks.
                 let _ = host.remove_request_header(&worker.config.route_header);
                 self.waits = true;
@@ -120,12 +123,24 @@ impl Exchange {
             worker.waiting.goes_on(self.context);
             return Flow::Continue;
         }
-        worker.waiting.body_shown(self.context);
-        let body = if bytes > max_bytes(worker) as usize {
+        let is_first = worker.waiting.body_shown(self.context);
+        let is_undeclared = self.length == Length::Undeclared;
+        let max_bytes = match self.length {
+            Length::Declared => max_bytes(worker),
+            Length::Undeclared => worker.config.request_body.max_bytes,
+        };
+        let body = if bytes > max_bytes as usize {
             Body::Unread(Unknown::TooLarge)
         } else if end {
             worker.waiting.held(bytes);
             read_body(host, bytes)
+        } else if is_undeclared
+            && is_first
+            && let Some(body) = read_early(host, bytes)
+        {
+            body
+        } else if is_undeclared && !worker.waiting.may_keep(bytes, host) {
+            Body::Unread(Unknown::Undeclared)
         } else if worker.is_overdue(self.context, host) {
             Body::Unread(Unknown::Late)
         } else {
@@ -419,9 +434,9 @@ impl Facts {
 }
 
 /// Whether there will be a body worth waiting for.
-fn body_to_wait_for(worker: &Worker, host: &mut impl Host) -> Result<(), Unknown> {
+fn body_to_wait_for(worker: &Worker, host: &mut impl Host) -> Result<Length, Unknown> {
     let mut request = Request::new(host, &worker.config.model, &Body::ToCome);
-    request.awaits_json(max_bytes(worker), worker.waiting.takes_undeclared())
+    request.awaits_json(max_bytes(worker))
 }
 
 /// The largest body to wait for.
@@ -437,6 +452,12 @@ fn read_body(host: &mut impl Host, bytes: usize) -> Body {
         Ok(None) => Body::Unread(Unknown::Missing),
         Err(_) => Body::Unread(Unknown::HostError),
     }
+}
+
+/// All of the body, if that has come and only the news of its end is missing:
+/// over HTTP/1 a body without a length never ends with its last part.
+fn read_early(host: &mut impl Host, bytes: usize) -> Option<Body> {
+    Body::if_complete(host.request_body(bytes).ok()??)
 }
 
 fn is_grpc(host: &mut impl Host) -> bool {

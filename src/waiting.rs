@@ -31,7 +31,28 @@ const TRY_AGAIN: Duration = Duration::from_secs(60);
 /// Bytes that any proxy can hold.
 const SMALL: u32 = 16 * 1024;
 
+/// Where the proxy tells its version: Envoy is at 1 for ever, and counts on here.
+const MINOR_VERSION: [&str; 5] = [
+    "xds",
+    "node",
+    "user_agent_build_version",
+    "version",
+    "minor_number",
+];
+
+/// Since this version of Envoy, what the virtual host says of its buffer holds
+/// while a request waits, and not only once it has gone on.
+const ROOM_SINCE: u64 = 37;
+
+/// The part of Envoy's own buffer, 1 MiB, that leaves room for one more frame of
+/// HTTP/2.
+const ROOM_BEFORE: usize = (1 << 20) - (16 << 10);
+
 /// The requests of one worker that wait, by their context.
+///
+/// A part of a body is kept where the rest is certain to fit beside it. Envoy
+/// refuses what does not, and how large its buffer is it does not tell. What
+/// goes on with its first part is never refused.
 #[derive(Debug, Default)]
 pub struct Waiting {
     parked: HashMap<u32, Parked>,
@@ -40,6 +61,8 @@ pub struct Waiting {
     stuck: Vec<u32>,
     /// The proxy refused a body that was waited for as too large.
     refuses: bool,
+    /// The proxy is too old to be given a larger buffer.
+    cramped: bool,
     /// Bytes of the largest body that has come while it was waited for.
     largest: usize,
 }
@@ -84,6 +107,16 @@ impl Due {
 }
 
 impl Waiting {
+    /// No request waits yet at this proxy.
+    pub fn new(host: &mut impl Host) -> Self {
+        let version = host.property(&MINOR_VERSION).unwrap_or(None);
+        let version = version.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
+        Waiting {
+            cramped: version.is_some_and(|version| version < ROOM_SINCE),
+            ..Waiting::default()
+        }
+    }
+
     /// Whether a request may wait for its body.
     pub fn may_begin(&mut self, now: Timestamp) -> bool {
         match self.sight {
@@ -113,10 +146,16 @@ impl Waiting {
         self.parked.insert(context, parked);
     }
 
-    /// Whether a body may be waited for that does not say how large it is.
+    /// Whether the proxy is to keep so many bytes of a body that does not say how
+    /// large it is: of the request that `host` is at. Over HTTP/1 any number of
+    /// bytes may come next.
     #[must_use]
-    pub fn takes_undeclared(&self) -> bool {
-        !self.refuses
+    pub fn may_keep(&self, bytes: usize, host: &mut impl Host) -> bool {
+        if !self.cramped {
+            return !self.refuses;
+        }
+        let fits = !self.refuses && bytes <= ROOM_BEFORE;
+        fits && protocol(host).as_deref() == Some(b"HTTP/2")
     }
 
     /// The largest body to wait for, where so much is configured: less once the
@@ -136,15 +175,15 @@ impl Waiting {
     }
 
     /// The proxy refused a body that was waited for: its buffer is too small for
-    /// the limit that is configured here. From now on only bodies are waited
-    /// for that say how large they are, and are no larger than one that it held.
+    /// the limit that is configured here. From now on bodies are only kept that
+    /// say how large they are, and are no larger than one that it held.
     pub fn refused(&mut self) {
         if !self.refuses {
             log::warn!(
                 "paceline: Envoy refused a request's body as too large while it was waited for: \
                  set request_body_buffer_limit of the virtual host to at least \
-                 request_body.max_bytes and 2 MiB; until then, bodies without a content-length \
-                 and large ones are not waited for"
+                 request_body.max_bytes and 2 MiB; until then, large bodies are not waited for, \
+                 and of bodies without a content-length only the first part"
             );
         }
         self.refuses = true;
@@ -159,15 +198,16 @@ impl Waiting {
             .is_none_or(|parked| now.since(parked.since) >= timeout)
     }
 
-    /// A part of a body has come while its request waits.
-    pub fn body_shown(&mut self, context: u32) {
-        if let Some(parked) = self.parked.get_mut(&context) {
-            parked.shown = true;
-        }
+    /// A part of a body has come while its request waits. Says whether it is the
+    /// first one.
+    pub fn body_shown(&mut self, context: u32) -> bool {
+        let parked = self.parked.get_mut(&context);
+        let was_shown = parked.is_some_and(|parked| std::mem::replace(&mut parked.shown, true));
         if let Sight::NotShown(_) = self.sight {
             log::info!("paceline: request bodies are shown to the filter again");
         }
         self.sight = Sight::Shown;
+        !was_shown
     }
 
     /// Lets the request of the context that `host` is at go on; if the proxy
@@ -271,4 +311,8 @@ fn is_kept_from_us(parked: &Parked, host: &mut impl Host, overdue: bool) -> bool
 fn received(host: &mut impl Host) -> Option<u64> {
     let bytes = host.property(&["request", "total_size"]).ok()??;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+fn protocol(host: &mut impl Host) -> Option<Vec<u8>> {
+    host.property(&["request", "protocol"]).ok()?
 }

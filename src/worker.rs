@@ -66,6 +66,10 @@ impl Worker {
             balancer.set_endpoints(&config, |cluster| discovery.endpoints(cluster));
         }
         let metrics = Metrics::new(balancer.topology(), host);
+        let waiting = match config.reads_bodies() {
+            true => Waiting::new(host),
+            false => Waiting::default(),
+        };
         Ok(Worker {
             balances_endpoints: config.pools.iter().any(|pool| pool.endpoints.is_some()),
             config,
@@ -73,7 +77,7 @@ impl Worker {
             metrics,
             discovery,
             rng: Rng::new(seed.rotate_left(32)),
-            waiting: Waiting::default(),
+            waiting,
             is_urgent: false,
             renewed_at: latest,
             latest,

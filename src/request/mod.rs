@@ -5,6 +5,8 @@ mod pointer;
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
+
 use crate::config::{Config, ModelSource, RequestView, SizeSource};
 use crate::decision::PassThrough;
 use crate::host::Host;
@@ -21,7 +23,8 @@ pub enum Unknown {
     Malformed,
     /// The body is larger than what is waited for.
     TooLarge,
-    /// The body does not say how large it is, and the proxy refuses large ones.
+    /// The body does not say how large it is, and its first part is not all of it:
+    /// the proxy might not have the room.
     Undeclared,
     /// The body did not come in time.
     Late,
@@ -64,6 +67,16 @@ impl Unknown {
     }
 }
 
+/// Whether a body that is to come says how large it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Length {
+    /// In its `content-length`.
+    #[default]
+    Declared,
+    /// It ends when it ends.
+    Undeclared,
+}
+
 /// A request's body, as far as it is known.
 #[derive(Debug)]
 pub enum Body {
@@ -73,6 +86,17 @@ pub enum Body {
     Whole(Vec<u8>),
     /// It will not be read.
     Unread(Unknown),
+}
+
+impl Body {
+    /// A body of which this much has come, if that is a whole object of JSON:
+    /// then nothing that matters can follow.
+    #[must_use]
+    pub fn if_complete(bytes: Vec<u8>) -> Option<Body> {
+        let is_object = bytes.trim_ascii_start().starts_with(b"{");
+        let is_whole = is_object && serde_json::from_slice::<IgnoredAny>(&bytes).is_ok();
+        is_whole.then_some(Body::Whole(bytes))
+    }
 }
 
 /// A request that waits for its body before it can be routed.
@@ -157,13 +181,12 @@ impl<'a, H: Host> Request<'a, H> {
     }
 
     /// Whether a body of JSON may come that is no larger than `max_bytes`, or
-    /// why it will not. One that does not say how large it is may, where
-    /// `undeclared` ones are taken.
+    /// why it will not, and whether it says how large it is.
     ///
     /// # Errors
-    /// What there is to wait for ends with the stream, is no JSON, or does not
-    /// say in advance that it is small enough.
-    pub fn awaits_json(&mut self, max_bytes: u32, undeclared: bool) -> Result<(), Unknown> {
+    /// What there is to wait for ends with the stream, is no JSON, or is too
+    /// large.
+    pub fn awaits_json(&mut self, max_bytes: u32) -> Result<Length, Unknown> {
         if self.fetch("upgrade").is_some() {
             return Err(Unknown::Missing);
         }
@@ -175,8 +198,8 @@ impl<'a, H: Host> Request<'a, H> {
         }
         match self.number_in("content-length") {
             Ok(length) if length > f64::from(max_bytes) => Err(Unknown::TooLarge),
-            Err(_) if !undeclared => Err(Unknown::Undeclared),
-            _ => Ok(()),
+            Ok(_) => Ok(Length::Declared),
+            Err(_) => Ok(Length::Undeclared),
         }
     }
 
@@ -322,6 +345,25 @@ mod tests {
     fn reasons_are_in_the_order_of_their_index() {
         for (place, reason) in Unknown::ALL.iter().enumerate() {
             assert_eq!(reason.index(), place);
+        }
+    }
+
+    #[test]
+    fn only_a_whole_object_is_complete_before_its_end_is_told() {
+        for whole in ["{}", " {\"a\": [1, {\"b\": \"}\"}]}\n"] {
+            assert!(Body::if_complete(whole.into()).is_some(), "{whole}");
+        }
+        for part in [
+            "",
+            "{",
+            "{\"a\": \"}",
+            "{} {",
+            "12",
+            "[]",
+            "\"a\"",
+            "\u{e9}",
+        ] {
+            assert!(Body::if_complete(part.into()).is_none(), "{part}");
         }
     }
 

@@ -217,6 +217,65 @@ fn a_wait_is_over_after_its_time() {
     }
 }
 
+/// A filter in an Envoy 1 of this minor version.
+fn start_in(process: &Process, minor_version: u64) -> Root {
+    let plugin = Plugin {
+        minor_version: Some(minor_version),
+        ..Plugin::new(BY_BODY)
+    };
+    let vm = Vm::boot(process, VM_ID).unwrap();
+    let root = vm.create_root(plugin).unwrap();
+    assert!(root.configure().unwrap());
+    root
+}
+
+#[test]
+fn a_body_of_no_declared_length_is_complete_with_its_last_brace() {
+    let process = Process::new();
+    for root in [start(&process), start_in(&process, 36)] {
+        let stream = waiting(&root).unwrap();
+        assert_eq!(stream.request_body(BODY, false).unwrap(), Action::Continue);
+        assert!(picked(&stream).is_some());
+        assert_eq!(stream.request_body(b"", true).unwrap(), Action::Continue);
+        stream.end().unwrap();
+    }
+    let name = "paceline_model_unknown_total";
+    assert_eq!(unknown(&process, name, "undeclared"), 0);
+}
+
+/// Before 1.37 Envoy's buffer is the default one while a request waits, and over
+/// HTTP/1 one more part of a body may be larger than that.
+#[test]
+fn an_old_envoy_is_given_nothing_to_keep_that_might_outgrow_its_buffer() {
+    for (version, protocol, declared, expected) in [
+        (36, "HTTP/1.1", false, Action::Continue),
+        (36, "HTTP/2", false, Action::Pause),
+        (36, "HTTP/1.1", true, Action::Pause),
+        (37, "HTTP/1.1", false, Action::Pause),
+    ] {
+        let process = Process::new();
+        let root = start_in(&process, version);
+        let stream = root.stream().unwrap();
+        stream.set_property(&["request", "protocol"], Property::text(protocol));
+        let length = BODY.len().to_string();
+        let length = declared.then_some(("content-length", length.as_str()));
+        let headers = HeaderMap::new(GET.into_iter().chain(length));
+        let action = stream.request_headers(headers, false).unwrap();
+        assert_eq!(action, Action::Pause);
+        let (first, rest) = BODY.split_at(30);
+        let case = format!("1.{version}, {protocol}, declared {declared}");
+        let action = stream.request_body(first, false).unwrap();
+        assert_eq!(action, expected, "{case}");
+        let action = stream.request_body(rest, true).unwrap();
+        assert_eq!(action, Action::Continue, "{case}");
+        assert_eq!(picked(&stream).is_some(), expected == Action::Pause);
+        stream.end().unwrap();
+        let name = "paceline_model_unknown_total";
+        let undeclared = u64::from(expected == Action::Continue);
+        assert_eq!(unknown(&process, name, "undeclared"), undeclared, "{case}");
+    }
+}
+
 /// Envoy loses or repeats a part of the body of a request that goes on from a
 /// tick after a part of it was shown.
 #[test]

@@ -15,6 +15,8 @@ pub(crate) struct Plugin {
     pub(crate) root_id: String,
     /// The plugin's configuration, byte for byte.
     pub(crate) configuration: Vec<u8>,
+    /// The host's minor version, where it tells one.
+    pub(crate) minor_version: Option<u64>,
 }
 
 impl Plugin {
@@ -24,6 +26,7 @@ impl Plugin {
             name: "paceline".into(),
             root_id: "paceline".into(),
             configuration: configuration.as_ref().to_vec(),
+            minor_version: None,
         }
     }
 

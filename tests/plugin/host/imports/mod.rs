@@ -146,6 +146,10 @@ fn property(guest: &mut Guest<'_, '_>, path: &[u8]) -> HostResult<Vec<u8>> {
         b"plugin_name" => Ok(plugin.name.clone().into_bytes()),
         b"plugin_root_id" => Ok(plugin.root_id.clone().into_bytes()),
         b"plugin_vm_id" => Ok(vm_id),
+        b"xds\0node\0user_agent_build_version\0version\0minor_number" => {
+            let version = plugin.minor_version.ok_or(Status::NotFound)?;
+            Ok(version.to_le_bytes().to_vec())
+        }
         _ => Err(Status::NotFound),
     }
 }
