@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use crate::config::{Config, endpoint_address};
 use crate::host::{SetError, SharedData, Version};
@@ -46,22 +46,35 @@ const ATTEMPTS: u32 = 4;
 /// discovery.
 #[derive(Debug, Default)]
 pub struct Discovery {
-    clusters: HashMap<String, Cluster>,
+    clusters: Vec<Cluster>,
 }
 
 #[derive(Debug)]
 struct Cluster {
+    name: String,
     key: String,
     version: Option<Version>,
     known: Vec<Known>,
-    /// Known here, and perhaps not yet to the others.
-    found: HashSet<String>,
-    /// Forgotten here, and perhaps not yet by the others.
-    gone: HashSet<String>,
-    /// What has answered since the last tick.
-    answered: HashMap<String, Timestamp>,
-    strikes: HashMap<String, u32>,
+    /// By the endpoint's address.
+    heard: HashMap<String, Heard>,
     found_at: Option<Timestamp>,
+}
+
+/// What this worker has heard of an endpoint.
+#[derive(Debug, Default)]
+struct Heard {
+    /// What the others perhaps do not know yet.
+    news: Option<News>,
+    /// When it last answered, since the list was last taken over.
+    answered_at: Option<Timestamp>,
+    /// Its failures without an answer since.
+    strikes: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Found,
+    Gone,
 }
 
 impl Discovery {
@@ -69,26 +82,24 @@ impl Discovery {
     /// `key` is that of the workers' record.
     #[must_use]
     pub fn new(config: &Config, key: &str) -> Self {
-        let pools = config.pools.iter();
-        let discovered = pools.filter_map(|pool| pool.endpoints.as_ref());
-        let discovered = discovered.filter(|endpoints| endpoints.fixed.is_none());
-        let cluster = |name: &String| {
+        let mut discovery = Discovery::default();
+        for discovered in config.pools.iter().filter_map(|it| it.endpoints.as_ref()) {
+            let name = &discovered.cluster;
+            // Two pools may balance one cluster.
+            if discovered.fixed.is_some() || discovery.cluster(name).is_some() {
+                continue;
+            }
             let version = endpoints::VERSION;
-            let cluster = Cluster {
+            discovery.clusters.push(Cluster {
+                name: name.clone(),
                 key: format!("{key}/endpoints/{version}/{name}"),
                 version: None,
                 known: Vec::new(),
-                found: HashSet::new(),
-                gone: HashSet::new(),
-                answered: HashMap::new(),
-                strikes: HashMap::new(),
+                heard: HashMap::new(),
                 found_at: None,
-            };
-            (name.clone(), cluster)
-        };
-        Discovery {
-            clusters: discovered.map(|it| cluster(&it.cluster)).collect(),
+            });
         }
+        discovery
     }
 
     /// Whether there is anything to discover.
@@ -100,7 +111,7 @@ impl Discovery {
     /// The endpoints of a cluster, those that answered first before others.
     #[must_use]
     pub fn endpoints(&self, cluster: &str) -> Vec<String> {
-        let known = self.clusters.get(cluster).map(|it| &*it.known);
+        let known = self.cluster(cluster).map(|it| &*it.known);
         let known = known.unwrap_or_default().iter();
         known.map(|endpoint| endpoint.address.clone()).collect()
     }
@@ -108,7 +119,7 @@ impl Discovery {
     /// Whether the next request to `cluster` is left to the proxy, to see where
     /// it goes. Never where there is nothing to discover.
     pub fn explores(&self, cluster: &str, now: Timestamp, rng: &mut Rng) -> bool {
-        let Some(cluster) = self.clusters.get(cluster) else {
+        let Some(cluster) = self.cluster(cluster) else {
             return false;
         };
         let known = cluster.known.len();
@@ -125,7 +136,7 @@ impl Discovery {
     /// The endpoint has answered a request that was not sent to it by name.
     /// Returns whether that is news.
     pub fn found(&mut self, cluster: &str, address: &str, now: Timestamp) -> bool {
-        let Some(cluster) = self.clusters.get_mut(cluster) else {
+        let Some(cluster) = self.cluster_mut(cluster) else {
             return false;
         };
         let is_known = cluster.known.iter().any(|it| it.address == address);
@@ -136,9 +147,9 @@ impl Discovery {
         let Some(address) = endpoint_address(address) else {
             return false;
         };
-        cluster.gone.remove(&address);
-        cluster.strikes.remove(&address);
-        cluster.found.insert(address.clone());
+        let heard = cluster.heard.entry_ref(&*address).or_default();
+        heard.strikes = 0;
+        heard.news = Some(News::Found);
         cluster.found_at = Some(now);
         cluster.known.push(Known {
             address,
@@ -149,47 +160,45 @@ impl Discovery {
 
     /// The endpoint has answered.
     pub fn answered(&mut self, cluster: &str, address: &str, now: Timestamp) {
-        if let Some(cluster) = self.clusters.get_mut(cluster) {
-            cluster.strikes.remove(address);
-            match cluster.answered.get_mut(address) {
-                Some(at) => *at = now,
-                None => _ = cluster.answered.insert(address.to_owned(), now),
-            }
+        if let Some(cluster) = self.cluster_mut(cluster) {
+            let heard = cluster.heard.entry_ref(address).or_default();
+            heard.strikes = 0;
+            heard.answered_at = Some(now);
         }
     }
 
     /// A request to the endpoint has failed before it was answered. Returns
     /// whether the endpoint is forgotten.
     pub fn failed(&mut self, cluster: &str, address: &str) -> bool {
-        let Some(known) = self.clusters.get_mut(cluster) else {
+        let Some(known) = self.cluster_mut(cluster) else {
             return false;
         };
-        let strikes = known.strikes.entry_ref(address).or_insert(0);
-        *strikes += 1;
-        *strikes >= STRIKES && self.absent(cluster, address)
+        let heard = known.heard.entry_ref(address).or_default();
+        heard.strikes += 1;
+        heard.strikes >= STRIKES && self.absent(cluster, address)
     }
 
     /// The proxy does not know the endpoint. Returns whether it is forgotten.
     pub fn absent(&mut self, cluster: &str, address: &str) -> bool {
-        let Some(cluster) = self.clusters.get_mut(cluster) else {
+        let Some(cluster) = self.cluster_mut(cluster) else {
             return false;
         };
         let before = cluster.known.len();
         cluster.known.retain(|it| it.address != address);
-        cluster.found.remove(address);
-        cluster.strikes.remove(address);
-        cluster.answered.remove(address);
+        let heard = cluster.heard.entry_ref(address).or_default();
+        heard.strikes = 0;
+        heard.answered_at = None;
         if cluster.known.len() == before {
             return false;
         }
-        cluster.gone.insert(address.to_owned());
+        heard.news = Some(News::Gone);
         true
     }
 
     /// Tells the other workers what this one has found or forgotten and they may
     /// not know. A list that cannot be written now is written by the next tick.
     pub fn tell(&mut self, shared: &mut impl SharedData, now: Timestamp) {
-        for cluster in self.clusters.values_mut() {
+        for cluster in &mut self.clusters {
             if cluster.has_news() {
                 cluster.tick(shared, now);
             }
@@ -201,7 +210,7 @@ impl Discovery {
     /// tick.
     pub fn tick(&mut self, shared: &mut impl SharedData, now: Timestamp) -> bool {
         let mut changed = false;
-        for cluster in self.clusters.values_mut() {
+        for cluster in &mut self.clusters {
             changed |= cluster.tick(shared, now);
         }
         changed
@@ -209,11 +218,19 @@ impl Discovery {
 
     /// Takes over what the other workers know, without telling them anything.
     pub fn read(&mut self, shared: &mut impl SharedData) {
-        for cluster in self.clusters.values_mut() {
+        for cluster in &mut self.clusters {
             let stored = shared.get(&cluster.key).unwrap_or(None);
             let listed = stored.and_then(|stored| endpoints::decode(&stored.value));
             cluster.adopt(listed.unwrap_or_default());
         }
+    }
+
+    fn cluster(&self, name: &str) -> Option<&Cluster> {
+        self.clusters.iter().find(|it| it.name == name)
+    }
+
+    fn cluster_mut(&mut self, name: &str) -> Option<&mut Cluster> {
+        self.clusters.iter_mut().find(|it| it.name == name)
     }
 }
 
@@ -251,16 +268,24 @@ impl Cluster {
         false
     }
 
+    fn news_of(&self, endpoint: &Known) -> Option<News> {
+        self.heard.get(&endpoint.address)?.news
+    }
+
+    fn answered_at(&self, endpoint: &Known) -> Option<Timestamp> {
+        self.heard.get(&endpoint.address)?.answered_at
+    }
+
     /// Whether the list may lack what was found or forgotten here.
     fn has_news(&self) -> bool {
-        !self.found.is_empty() || !self.gone.is_empty()
+        self.heard.values().any(|heard| heard.news.is_some())
     }
 
     /// Whether the list says of something that answers that it is silent.
     fn is_stale(&self) -> bool {
         self.known.iter().any(|it| {
-            let answered = self.answered.get(&it.address);
-            answered.is_some_and(|at| at.since(it.seen_at) > REFRESH)
+            let answered_at = self.answered_at(it);
+            answered_at.is_some_and(|at| at.since(it.seen_at) > REFRESH)
         })
     }
 
@@ -268,9 +293,9 @@ impl Cluster {
     /// no list.
     fn merge(&self, listed: Option<&[Known]>, now: Timestamp) -> Vec<Known> {
         let mut merged = listed.unwrap_or(&self.known).to_vec();
-        merged.retain(|it| !self.gone.contains(&it.address));
+        merged.retain(|it| self.news_of(it) != Some(News::Gone));
         for own in &self.known {
-            let is_new = self.found.contains(&own.address);
+            let is_new = self.news_of(own) == Some(News::Found);
             if is_new && !merged.iter().any(|it| it.address == own.address) {
                 merged.push(own.clone());
             }
@@ -278,10 +303,10 @@ impl Cluster {
         for it in &mut merged {
             // One from the future would make all others look silent.
             it.seen_at = it.seen_at.min(now);
-            if let Some(at) = self.answered.get(&it.address)
+            if let Some(at) = self.answered_at(it)
                 && at.since(it.seen_at) > REFRESH
             {
-                it.seen_at = *at;
+                it.seen_at = at;
             }
         }
         let latest = merged.iter().map(|it| it.seen_at).max();
@@ -297,11 +322,12 @@ impl Cluster {
         let addresses =
             |list: &[Known]| -> Vec<String> { list.iter().map(|it| it.address.clone()).collect() };
         let changed = addresses(&list) != addresses(&self.known);
-        self.found.clear();
-        self.gone.clear();
-        self.answered.clear();
-        self.strikes
-            .retain(|address, _| list.iter().any(|it| it.address == *address));
+        // What was heard is in the list now, but for failures so far.
+        self.heard.retain(|address, heard| {
+            heard.news = None;
+            heard.answered_at = None;
+            heard.strikes > 0 && list.iter().any(|it| it.address == *address)
+        });
         self.known = list;
         changed
     }
@@ -368,6 +394,18 @@ mod tests {
         let mut later = discovery();
         later.read(&mut shared);
         assert_eq!(later.endpoints("gpus"), [C]);
+    }
+
+    #[test]
+    fn pools_of_one_cluster_share_what_is_known_of_it() {
+        let pool = |name| {
+            format!(
+                r#"{{"name": "{name}", "cluster": "gpus", "match": {{"path_prefix": "/{name}"}}}}"#
+            )
+        };
+        let config = format!(r#"{{"pools": [{}, {}]}}"#, pool("a"), pool("b"));
+        let config = Config::parse(Some(config.as_bytes())).unwrap();
+        assert_eq!(Discovery::new(&config, "key").clusters.len(), 1);
     }
 
     #[test]
