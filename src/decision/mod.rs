@@ -5,37 +5,37 @@
 //! the release of the count and the sample. Nothing here knows a proxy: the
 //! filter, the tests and the simulator run this same code.
 
+mod choosing;
 mod eligible;
 mod explanation;
+mod finished;
 mod latencies;
 mod learning;
 mod pass_through;
+mod route;
 #[cfg(test)]
 mod tests;
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::config::{Accepts, Config, LatencySignal};
 use crate::estimate::{AtPick, Basis, Tuning};
 use crate::host::SharedData;
-use crate::outcome::End;
-use crate::policy::{self, Candidate, Choice, Picked, Policy, Scored};
-use crate::pool::{Handle, MemberIndex, Topology};
+use crate::policy::{self, Candidate, Policy, Scored};
+use crate::pool::{MemberIndex, Topology};
 use crate::random::Rng;
-use crate::state::{Ledger, SizeClass, StateError, View, Work};
+use crate::state::{Ledger, SizeClass, StateError, Work};
 use crate::time::Timestamp;
 
+use choosing::{alternatives, decide, shuffle_to_front};
 use eligible::{keep_accepting, keep_unreserved};
 pub use explanation::Explanation;
+pub use finished::{Finished, Released};
 use latencies::Latencies;
 pub use latencies::{Measured, QUANTILES, Quantiles};
 use learning::learn;
 pub use pass_through::PassThrough;
-
-/// How many endpoints are named besides the picked one: one for each of the
-/// shipped retries, and one for an endpoint that the proxy knows no more.
-const ALTERNATIVES: usize = 3;
+pub use route::{Demand, Reservation, Route};
 
 /// Where requests go and what is outstanding: one worker's balancer.
 pub struct Balancer {
@@ -51,120 +51,6 @@ pub struct Balancer {
     /// that was told.
     bases: Vec<(Option<Basis>, bool)>,
     tuning: Tuning,
-}
-
-/// What is known of a request before it runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Demand {
-    /// Which pool serves it.
-    pub pool: usize,
-    /// Its size, in whatever unit the pool measures requests: bytes, tokens,
-    /// pixels. `None` where the request does not tell; a size that is negative
-    /// or not a number counts as that.
-    pub size: Option<f64>,
-}
-
-/// A place that is counted for one request until it is given to
-/// [`Balancer::release`], which must happen exactly once.
-#[derive(Debug, PartialEq)]
-#[must_use = "a reservation that is dropped is never released"]
-pub struct Reservation {
-    /// Which member was picked.
-    pub member: Handle,
-    /// Which upstream that is.
-    pub upstream: Handle,
-    /// When.
-    pub picked_at: Timestamp,
-    /// What was outstanding at the upstream at that moment.
-    at_pick: AtPick,
-    /// What is taken for its latency.
-    pub signal: LatencySignal,
-    /// What is reserved there: the work that was expected of the request.
-    work: Work,
-    /// The size that told that.
-    size: Option<f64>,
-}
-
-impl Reservation {
-    /// What is reserved: the work that was expected of the request.
-    #[must_use]
-    pub fn work(&self) -> Work {
-        self.work
-    }
-}
-
-/// A pick that has been counted.
-#[derive(Debug, PartialEq)]
-pub struct Route {
-    /// What to give back when the request ends.
-    pub reservation: Reservation,
-    /// Which member was picked, in the topology of this moment.
-    pub member: MemberIndex,
-    /// Whom to try after it, in that order: for pools of endpoints.
-    pub alternatives: Vec<MemberIndex>,
-    /// Why this one, for people.
-    pub explanation: Explanation,
-    /// Requests in flight at the upstream, this one included.
-    pub in_flight: u64,
-    /// Transactions that had to be tried again.
-    pub retries: u32,
-}
-
-/// What a finished request showed; by default that it was nobody's fault.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Finished {
-    /// How it ended.
-    pub end: End,
-    /// Of the response's body.
-    pub response_bytes: u64,
-    /// In how many pieces it came.
-    pub chunks: u32,
-    /// When the first of them came, or the headers of a response without any.
-    pub first_byte_at: Option<Timestamp>,
-    /// Whether the response was streamed as it was made. Only asked for where
-    /// the pool's signal is the first byte.
-    pub is_stream: bool,
-    /// For how long the upstream asked to be left alone.
-    pub retry_after: Option<Duration>,
-}
-
-impl Finished {
-    /// The request's latency, as the pool's signal has it; `None` where it says
-    /// nothing of the upstream's speed. An answer that was not streamed is made
-    /// whole before its first byte, which so says nothing of those of streams.
-    fn latency(
-        &self,
-        signal: LatencySignal,
-        picked_at: Timestamp,
-        now: Timestamp,
-    ) -> Option<Duration> {
-        if !self.end.is_sample() {
-            return None;
-        }
-        match signal {
-            LatencySignal::Complete => Some(now.since(picked_at)),
-            LatencySignal::FirstByte => {
-                let first_byte_at = self.first_byte_at.filter(|_| self.is_stream)?;
-                Some(first_byte_at.since(picked_at))
-            }
-        }
-    }
-
-    /// The mean time between two chunks of the response.
-    fn chunk_gap(&self, now: Timestamp) -> Option<Duration> {
-        let gaps = self.chunks.checked_sub(1).filter(|gaps| *gaps > 0)?;
-        let first = self.first_byte_at.filter(|_| self.end.is_sample())?;
-        now.since(first).checked_div(gaps)
-    }
-}
-
-/// What a release left.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Released {
-    /// Requests still in flight at the upstream.
-    pub in_flight: u64,
-    /// Transactions that had to be tried again.
-    pub retries: u32,
 }
 
 impl Balancer {
@@ -516,76 +402,5 @@ impl Balancer {
     /// The transaction failed; the lease ends by itself.
     pub fn leave(&mut self, shared: &mut impl SharedData) -> Result<(), StateError> {
         self.ledger.leave(shared)
-    }
-}
-
-/// A pick as the transaction made it.
-struct Decided {
-    picked: Picked,
-    work: Work,
-    basis: Option<Basis>,
-}
-
-/// Asks the policy, counts the request and keeps what the policy changed.
-fn decide(
-    policy: &dyn Policy,
-    candidates: &mut [Candidate],
-    view: &mut View<'_>,
-    demand: &Demand,
-    now: Timestamp,
-    rng: &mut Rng,
-) -> Option<Decided> {
-    let mut pool_state = view.pool(demand.pool);
-    let work = Work::of_requests(pool_state.work.of(demand.size));
-    let basis = policy.basis(&pool_state);
-    let picked = policy.pick(&mut Choice {
-        candidates,
-        pool: &mut pool_state,
-        work: work.requests(),
-        now,
-        rng,
-    })?;
-    let winner = candidates.get(picked.best.index)?;
-    view.reserve(winner.upstream, work);
-    pool_state.used_at = now;
-    view.set_pool(demand.pool, &pool_state);
-    if policy.changes_candidates() {
-        for candidate in candidates.iter() {
-            view.set_member(candidate.member, &candidate.state);
-        }
-    }
-    Some(Decided {
-        picked,
-        work,
-        basis,
-    })
-}
-
-/// Whom to try after the winner: the second best, and others drawn at random.
-fn alternatives(candidates: &[Candidate], picked: &Picked, rng: &mut Rng) -> Vec<MemberIndex> {
-    let len = candidates.len();
-    let start = if len > 0 { rng.below(len) } else { 0 };
-    let second = picked.runner_up.map(|scored| scored.index);
-    let others = (0..len).map(|step| (start + step) % len);
-    let mut order = Vec::with_capacity(ALTERNATIVES);
-    for index in second.into_iter().chain(others) {
-        let Some(candidate) = candidates.get(index) else {
-            continue;
-        };
-        if index != picked.best.index && !order.contains(&candidate.member) {
-            order.push(candidate.member);
-        }
-        if order.len() == ALTERNATIVES {
-            break;
-        }
-    }
-    order
-}
-
-/// Brings `count` elements, drawn at random, to the front.
-fn shuffle_to_front(order: &mut [MemberIndex], count: usize, rng: &mut Rng) {
-    let len = order.len();
-    for place in 0..count.min(len) {
-        order.swap(place, place + rng.below(len - place));
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::host::memory::Memory;
+use crate::outcome::End;
 use crate::policy::Reason;
 
 const KEY: &str = "test";
