@@ -19,7 +19,7 @@ pub struct Demand {
 }
 
 /// A place that is counted for one request until it is given to
-/// [`Balancer::release`], which must happen exactly once.
+/// [`Balancer::release`](super::Balancer::release), which must happen exactly once.
 #[derive(Debug, PartialEq)]
 #[must_use = "a reservation that is dropped is never released"]
 pub struct Reservation {
