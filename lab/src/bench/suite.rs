@@ -38,7 +38,7 @@ const FULL_SCAN: &str = "envoy:least_request_full_scan";
 const COUNTING: &str = r#"paceline:{"name":"shortest_expected_delay","basis":"requests"}"#;
 const DEFAULT: &str = "paceline:shortest_expected_delay";
 
-/// The comparisons whose figures the page shows, about 20 minutes.
+/// The comparisons whose figures the page shows, about half an hour.
 ///
 /// # Errors
 /// A preset fleet that is none.
@@ -83,6 +83,7 @@ pub fn trials() -> Result<Vec<Trial>, FleetError> {
                 FULL_SCAN,
                 "paceline:peak_ewma",
                 "paceline:least_response_time",
+                "paceline:latency_percentile",
                 DEFAULT,
             ],
             &batching,
