@@ -43,15 +43,8 @@ const DEFAULT_LEASE: Duration = Duration::from_secs(10);
 const MIN_LEASE: Duration = Duration::from_secs(1);
 const MAX_LEASE: Duration = Duration::from_secs(5 * 60);
 
-/// The keys of the root object.
-const KEYS: [&str; 14] = [
-    "upstreams",
-    "cluster",
-    "endpoints",
-    "policy",
-    "request_size",
-    "reserve",
-    "latency",
+/// The keys of the root object beside those of its only pool.
+const KEYS: [&str; 7] = [
     "pools",
     "model",
     "request_body",
@@ -130,7 +123,8 @@ fn parse_json(bytes: &[u8]) -> Result<Json, ConfigError> {
 fn read(node: Node<'_>, problems: &mut Problems) -> Option<Config> {
     reader::refuse_repeated_keys(node, problems);
     let object = node.object("an object with upstreams or pools", problems)?;
-    object.allow_only(&KEYS, problems);
+    let keys = [pool::CHOICE_KEYS, KEYS].concat();
+    object.allow_only(&keys, problems);
 
     let route_header = object
         .get("route_header")
@@ -211,15 +205,7 @@ fn read_pools(object: &Object<'_>, problems: &mut Problems) -> Vec<Pool> {
     let Some(pools) = object.get("pools") else {
         return pool::read_shorthand(object, problems).into_iter().collect();
     };
-    for key in [
-        "upstreams",
-        "cluster",
-        "endpoints",
-        "policy",
-        "request_size",
-        "reserve",
-        "latency",
-    ] {
+    for key in pool::CHOICE_KEYS {
         if object.get(key).is_some() {
             let message = "cannot stand beside pools; move it into a pool".to_owned();
             problems.add(&Path::Key(&object.path, key), message);

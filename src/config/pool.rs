@@ -15,6 +15,18 @@ use super::size_limits::{self, Accepts, Reserve};
 const WEIGHTS: RangeInclusive<u32> = 1..=1000;
 const DEFAULT_WEIGHT: u32 = 1;
 
+/// The keys that say what a pool chooses from, and how. They stand in a pool, or
+/// at the top for the only one.
+pub(super) const CHOICE_KEYS: [&str; 7] = [
+    "upstreams",
+    "cluster",
+    "endpoints",
+    "policy",
+    "request_size",
+    "reserve",
+    "latency",
+];
+
 /// The name of the pool that top-level `upstreams` stand for.
 const SHORTHAND_NAME: &str = "default";
 
@@ -116,17 +128,7 @@ fn read_pool(
     problems: &mut Problems,
 ) -> Option<Pool> {
     let object = node.object("an object with name and upstreams", problems)?;
-    let keys = [
-        "name",
-        "match",
-        "upstreams",
-        "cluster",
-        "endpoints",
-        "policy",
-        "request_size",
-        "reserve",
-        "latency",
-    ];
+    let keys = [["name", "match"].as_slice(), &CHOICE_KEYS].concat();
     object.allow_only(&keys, problems);
 
     let name = read_pool_name(&object, index, names, problems);
