@@ -296,21 +296,29 @@ mod tests {
         [0, 1, 2].map(|lane| record.lane_heartbeat(lane).as_nanos())
     }
 
-    #[test]
-    fn a_worker_that_is_alone_writes_without_reading() {
+    /// Counts in a lane, before which nobody is quicker. Returns the reads and
+    /// writes that it took.
+    fn transact(envoy: &mut Envoy, store: &mut Store, lane: usize) -> (usize, usize) {
+        envoy.calls();
+        let committed = store.transact(envoy, |record| count(record, lane)).unwrap();
+        assert_eq!(committed.retries, 0, "nobody was quicker");
+        envoy.calls()
+    }
+
+    /// A worker that has been alone for long enough to write without reading.
+    fn hermit() -> (Envoy, Store) {
         let (mut envoy, mut store) = (Envoy::new(1), Store::new(KEY.to_owned()));
         for _ in 0..4 {
-            store
-                .transact(&mut envoy, |record| count(record, 0))
-                .unwrap();
+            transact(&mut envoy, &mut store, 0);
         }
-        envoy.calls();
+        (envoy, store)
+    }
+
+    #[test]
+    fn a_worker_that_is_alone_writes_without_reading() {
+        let (mut envoy, mut store) = hermit();
         for _ in 0..5 {
-            let committed = store
-                .transact(&mut envoy, |record| count(record, 0))
-                .unwrap();
-            assert_eq!(committed.retries, 0);
-            assert_eq!(envoy.calls(), (0, 1));
+            assert_eq!(transact(&mut envoy, &mut store, 0), (0, 1));
         }
         assert_eq!(counted(&mut envoy), [9, 0, 0]);
     }
@@ -327,32 +335,17 @@ mod tests {
             }
         }
         assert_eq!(counted(&mut envoy), [10, 10, 0]);
-        envoy.calls();
         for (lane, store) in stores.iter_mut().enumerate() {
-            store
-                .transact(&mut envoy, |record| count(record, lane))
-                .unwrap();
-            assert_eq!(envoy.calls(), (1, 1), "no write that must fail");
+            let calls = transact(&mut envoy, store, lane);
+            assert_eq!(calls, (1, 1), "no write that must fail");
         }
     }
 
     #[test]
     fn a_write_of_another_key_costs_one_try_and_no_count() {
-        let (mut envoy, mut store) = (Envoy::new(1), Store::new(KEY.to_owned()));
-        for _ in 0..4 {
-            store
-                .transact(&mut envoy, |record| count(record, 0))
-                .unwrap();
-        }
-        envoy.calls();
+        let (mut envoy, mut store) = hermit();
         envoy.rivals = vec![Rival::Stranger];
-        let mut transact = || {
-            let committed = store
-                .transact(&mut envoy, |record| count(record, 0))
-                .unwrap();
-            assert_eq!(committed.retries, 0, "nobody was quicker");
-            envoy.calls()
-        };
+        let mut transact = || transact(&mut envoy, &mut store, 0);
         assert_eq!(
             transact(),
             (0, 1),

@@ -43,36 +43,46 @@ fn get_in_between(
     opened
 }
 
+/// A stream of `victim`, whose pick or release `rival` gets before: nothing is
+/// lost, and it takes so many retries. Says where both were sent.
+fn expect_both_to_count(
+    process: &Process,
+    victim: &Root,
+    rival: Root,
+    write: usize,
+    retries: u64,
+) -> [String; 2] {
+    let theirs = get_in_between(victim, write, rival);
+    let (mine, my_upstream) = open(victim);
+    if write == 0 {
+        let upstream = theirs.borrow().as_ref().expect("opened").1.clone();
+        let expected = counts(process, &[&my_upstream, &upstream]);
+        assert_eq!(in_flight(process), expected);
+    }
+    respond(process, &mine, &Response::OK).unwrap();
+    mine.end().unwrap();
+    let (stream, upstream) = theirs.take().expect("the rival got in between");
+    let expected = counts(process, &[&upstream]);
+    assert_eq!(in_flight(process), expected, "write {write}");
+    assert_eq!(process.counter(RETRIES), retries, "write {write}");
+    stream.end().unwrap();
+    assert_eq!(total_in_flight(process), 0, "write {write}");
+    assert_eq!(pass_throughs(process), BTreeMap::new());
+    [my_upstream, upstream]
+}
+
+/// The two transactions of a request: its pick and its release.
+const WRITES: [usize; 2] = [0, 1];
+
 #[test]
 fn a_write_between_read_and_write_is_retried_and_counted() {
-    // The two transactions of a request: its pick and its release.
-    for write in 0..2 {
+    for write in WRITES {
         let process = Process::new();
         let [victim, rival] = [(); 2].map(|()| Vm::start(&process, TWO).unwrap());
         for root in [&victim, &rival] {
             serve(&process, root).unwrap();
         }
-        let theirs = get_in_between(&victim, write, rival);
-        let (mine, my_upstream) = open(&victim);
-        if write == 0 {
-            let upstream = theirs.borrow().as_ref().expect("opened").1.clone();
-            assert_eq!(
-                in_flight(&process),
-                counts(&process, &[&my_upstream, &upstream])
-            );
-        }
-        respond(&process, &mine, &Response::OK).unwrap();
-        mine.end().unwrap();
-        let (stream, upstream) = theirs.take().expect("the rival got in between");
-        assert_eq!(
-            in_flight(&process),
-            counts(&process, &[&upstream]),
-            "write {write}"
-        );
-        assert_eq!(process.counter(RETRIES), 1, "write {write}");
-        stream.end().unwrap();
-        assert_eq!(total_in_flight(&process), 0, "write {write}");
-        assert_eq!(pass_throughs(&process), BTreeMap::new());
+        expect_both_to_count(&process, &victim, rival, write, 1);
     }
 }
 
@@ -91,33 +101,15 @@ fn hermit(process: &Process) -> Root {
 
 #[test]
 fn a_worker_that_writes_without_reading_overwrites_nobody() {
-    for write in 0..2 {
+    for write in WRITES {
         let process = Process::new();
         let victim = hermit(&process);
         let rival = Vm::start(&process, TWO).unwrap();
-        let theirs = get_in_between(&victim, write, rival);
-        let (mine, my_upstream) = open(&victim);
-        if write == 0 {
-            let upstream = theirs.borrow().as_ref().expect("opened").1.clone();
-            assert_ne!(my_upstream, upstream, "picked by what the rival wrote");
-            assert_eq!(
-                in_flight(&process),
-                counts(&process, &[&my_upstream, &upstream])
-            );
-        }
-        respond(&process, &mine, &Response::OK).unwrap();
-        mine.end().unwrap();
-        let (stream, upstream) = theirs.take().expect("the rival got in between");
-        assert_eq!(
-            in_flight(&process),
-            counts(&process, &[&upstream]),
-            "write {write}"
-        );
         // Nothing was read that somebody else then changed.
-        assert_eq!(process.counter(RETRIES), 0, "write {write}");
-        stream.end().unwrap();
-        assert_eq!(total_in_flight(&process), 0, "write {write}");
-        assert_eq!(pass_throughs(&process), BTreeMap::new());
+        let [mine, theirs] = expect_both_to_count(&process, &victim, rival, write, 0);
+        if write == 0 {
+            assert_ne!(mine, theirs, "picked by what the rival wrote");
+        }
     }
 }
 
