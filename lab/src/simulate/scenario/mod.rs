@@ -1,6 +1,8 @@
 //! What is simulated: a scenario is a file, and each of its cases a run of every policy with every seed.
 
+mod events;
 mod file;
+mod one_or_many;
 mod setup;
 
 use std::fmt;
