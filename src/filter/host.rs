@@ -156,8 +156,17 @@ impl Host for Proxy {
     }
 
     fn property(&mut self, path: &[&str]) -> Result<Option<Vec<u8>>, HostError> {
-        // The parts of a path are separated by zero bytes.
-        let path = path.join("\0");
+        // The parts of a path are separated by zero bytes. Those that are asked
+        // for at every request are put together without an allocation.
+        let mut short = [0; SHORT_PATH];
+        let long;
+        let path = match joined(path, &mut short) {
+            Some(path) => path,
+            None => {
+                long = path.join("\0");
+                long.as_bytes()
+            }
+        };
         receive(|data, length| {
             // SAFETY: the path outlives the call, and so do the locals.
             unsafe { abi::proxy_get_property(path.as_ptr(), path.len(), data, length) }
@@ -185,6 +194,21 @@ impl Host for Proxy {
         // SAFETY: no pointer is passed.
         check(unsafe { abi::proxy_record_metric(id.0, value) })
     }
+}
+
+/// Room for a property's path as most have it.
+const SHORT_PATH: usize = 64;
+
+/// The path with its parts separated by zero bytes, if `room` has room for it.
+/// `room` is all zeros.
+fn joined<'a>(path: &[&str], room: &'a mut [u8; SHORT_PATH]) -> Option<&'a [u8]> {
+    let mut end = 0;
+    for (number, part) in path.iter().enumerate() {
+        let start = end + usize::from(number > 0);
+        end = start + part.len();
+        room.get_mut(start..end)?.copy_from_slice(part.as_bytes());
+    }
+    room.get(..end)
 }
 
 fn check(status: u32) -> Result<(), HostError> {

@@ -51,6 +51,30 @@ fn a_status_says_whose_fault_it_was() {
     }
 }
 
+#[test]
+fn the_status_is_that_of_the_headers_and_without_them_of_the_property() {
+    let attempts = ["upstream", "request_attempt_count"];
+    let cases = [
+        (":status", "503", None, "upstream_error"),
+        (":status", "404", Some(200), "client_error"),
+        (":status", "20", Some(404), "client_error"),
+        (":status", "2000", Some(404), "client_error"),
+        ("other", "200", Some(503), "upstream_error"),
+        ("other", "200", None, "unknown"),
+    ];
+    for (name, value, property, outcome) in cases {
+        ends_as(outcome, |_, stream| {
+            stream.set_property(&attempts, Property::int(1));
+            let headers = HeaderMap::new([(name, value)]);
+            stream.response_headers(headers, false).unwrap();
+            if let Some(property) = property {
+                stream.set_property(&["response", "code"], Property::int(property));
+            }
+            stream.response_body(b"done", true).unwrap();
+        });
+    }
+}
+
 /// An answer that ends with its headers, as Envoy describes it: whatever it is,
 /// `response.grpc_status` has a value.
 fn ends_with_its_headers(content_type: &str, grpc_status: i64) -> impl FnOnce(&Process, &Stream) {
