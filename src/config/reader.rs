@@ -7,8 +7,6 @@ use core::fmt;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::duration::{self, Shown};
 use super::error::Problems;
 use super::json::{Json, Quoted};
@@ -245,15 +243,20 @@ pub(super) fn refuse_repeated_keys(node: Node<'_>, problems: &mut Problems) {
     }
 }
 
-/// Finds what stands twice.
+/// Finds what stands twice; names are in order.
 #[derive(Default)]
-pub(super) struct FirstUses(HashMap<String, usize>);
+pub(super) struct FirstUses(Vec<(String, usize)>);
 
 impl FirstUses {
     /// The index at which `name` stood before, if it did.
     pub(super) fn earlier(&mut self, name: &str, index: usize) -> Option<usize> {
-        let first = *self.0.entry_ref(name).or_insert(index);
-        (first != index).then_some(first)
+        match self.0.binary_search_by_key(&name, |(name, _)| name) {
+            Ok(place) => Some(self.0.get(place)?.1),
+            Err(place) => {
+                self.0.insert(place, (name.to_owned(), index));
+                None
+            }
+        }
     }
 }
 
