@@ -167,6 +167,7 @@ impl Record {
         Timestamp::from_nanos(self.word(self.upstream_offset(row) + IDENTITY))
     }
 
+    #[inline]
     fn word(&self, offset: usize) -> u64 {
         read(&self.bytes, offset).map_or(0, u64::from_le_bytes)
     }
@@ -178,14 +179,19 @@ impl Record {
         if row >= self.pools {
             return PoolState::default();
         }
-        read(&self.bytes, self.pool_offset(row) + IDENTITY)
-            .map_or_else(PoolState::default, |bytes| PoolState::decode(&bytes))
+        let bytes = self.bytes.get(self.pool_offset(row) + IDENTITY..);
+        bytes
+            .and_then(|bytes| bytes.first_chunk())
+            .map_or_else(PoolState::default, PoolState::decode)
     }
 
     /// Replaces the state of the pool in row `row`, if there is such a row.
     pub fn set_pool(&mut self, row: usize, state: &PoolState) {
-        if row < self.pools {
-            self.write(self.pool_offset(row) + IDENTITY, state.encode());
+        let offset = self.pool_offset(row) + IDENTITY;
+        if row < self.pools
+            && let Some(place) = self.place(offset)
+        {
+            state.write(place);
         }
     }
 
@@ -198,6 +204,7 @@ impl Record {
     }
 
     /// The encoded state of the member in row `row`, if there is such a row.
+    #[inline]
     #[must_use]
     pub fn member_bytes(&self, row: usize) -> Option<&[u8; MemberState::SIZE]> {
         if row >= self.members {
@@ -209,8 +216,11 @@ impl Record {
 
     /// Replaces the state of the member in row `row`, if there is such a row.
     pub fn set_member(&mut self, row: usize, state: &MemberState) {
-        if row < self.members {
-            self.write(self.member_offset(row) + IDENTITY, state.encode());
+        let offset = self.member_offset(row) + IDENTITY;
+        if row < self.members
+            && let Some(place) = self.place(offset)
+        {
+            state.write(place);
         }
     }
 
@@ -250,6 +260,7 @@ impl Record {
     }
 
     /// What lane `lane` has outstanding at the upstream in row `row`.
+    #[inline]
     #[must_use]
     pub fn lane_outstanding(&self, lane: usize, row: usize) -> Outstanding {
         let counts = self.bytes.get(self.lane_counts_range(lane));
@@ -259,6 +270,7 @@ impl Record {
             .map_or_else(Outstanding::default, Outstanding::decode)
     }
 
+    #[inline]
     fn lane_counts_range(&self, lane: usize) -> std::ops::Range<usize> {
         let start = self.lane_offset(lane) + LANE_HEADER;
         start..start + self.upstreams * COUNT
@@ -280,6 +292,7 @@ impl Record {
     }
 
     /// Sets what lane `lane` has outstanding at the upstreams in the given rows.
+    #[inline]
     pub fn set_lane_outstanding(
         &mut self,
         lane: usize,
@@ -320,13 +333,20 @@ impl Record {
         self.upstream_offset(self.upstreams) + lane * (LANE_HEADER + self.upstreams * COUNT)
     }
 
+    #[inline]
     fn write<const N: usize>(&mut self, offset: usize, value: [u8; N]) {
-        if let Some(place) = self.bytes.get_mut(offset..offset + N) {
-            place.copy_from_slice(&value);
+        if let Some(place) = self.place(offset) {
+            *place = value;
         }
+    }
+
+    #[inline]
+    fn place<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        self.bytes.get_mut(offset..)?.first_chunk_mut()
     }
 }
 
+#[inline]
 fn read<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }

@@ -1,5 +1,7 @@
 //! The meaning of a row: what is kept of a member and of a pool.
 
+use std::mem::take;
+
 use crate::estimate::{
     Basis, Book, Books, ErrorRate, ObservedWork, Pace, PeakResponseTime, ResidualVariance,
     ResponseTime, WorkModel,
@@ -44,13 +46,13 @@ impl MemberState {
         }
     }
 
-    /// The row as bytes.
-    #[must_use]
-    pub fn encode(&self) -> [u8; Self::SIZE] {
+    /// Fills the row's bytes, where they stand: a record is edited in place.
+    #[inline]
+    pub fn write(&self, row: &mut [u8; Self::SIZE]) {
         let (mean_log, uncertainty) = self.pace.parts();
         let (work_mean_log, work_uncertainty) = self.pace_of_work.parts();
         let (error_rate, back_off_until) = self.errors.parts();
-        let mut row = Writer::new();
+        let mut row = Writer { rest: row };
         row.put(mean_log.to_le_bytes());
         row.put(uncertainty.to_le_bytes());
         row.put(work_mean_log.to_le_bytes());
@@ -62,11 +64,12 @@ impl MemberState {
         row.put(back_off_until.as_nanos().to_le_bytes());
         row.put(self.sampled_at.as_nanos().to_le_bytes());
         row.put(self.outcome_at.as_nanos().to_le_bytes());
-        row.finish()
+        debug_assert!(row.rest.is_empty(), "the row is longer than its fields");
     }
 
     /// The row from its bytes. Numbers that no encoder could have written are
     /// read as "unknown": a damaged row costs what was learned, nothing else.
+    #[inline]
     #[must_use]
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Self {
         // One pattern instead of a reader: a pick decodes every row, and this
@@ -132,6 +135,7 @@ impl Default for DecodedMember {
 
 impl DecodedMember {
     /// The state that `bytes` encode.
+    #[inline]
     pub fn of(&mut self, bytes: &[u8; MemberState::SIZE]) -> MemberState {
         let (words, _) = bytes.as_chunks::<8>();
         let mut difference = 0;
@@ -147,6 +151,7 @@ impl DecodedMember {
     }
 }
 
+#[inline]
 fn timestamp(low: [u8; 4], high: [u8; 4]) -> Timestamp {
     let (low, high) = (u32::from_le_bytes(low), u32::from_le_bytes(high));
     Timestamp::from_nanos(u64::from(high) << 32 | u64::from(low))
@@ -179,10 +184,10 @@ impl PoolState {
         }
     }
 
-    /// The row as bytes.
-    #[must_use]
-    pub fn encode(&self) -> [u8; Self::SIZE] {
-        let mut row = Writer::new();
+    /// Fills the row's bytes; see [`MemberState::write`].
+    #[inline]
+    pub fn write(&self, row: &mut [u8; Self::SIZE]) {
+        let mut row = Writer { rest: row };
         row.put(self.cursor.to_le_bytes());
         row.put(u32::from(self.books.basis() == Basis::Work).to_le_bytes());
         for Book {
@@ -201,10 +206,11 @@ impl PoolState {
             row.put(part.to_le_bytes());
         }
         row.put(self.used_at.as_nanos().to_le_bytes());
-        row.finish()
+        debug_assert!(row.rest.is_empty(), "the row is longer than its fields");
     }
 
     /// The row from its bytes; see [`MemberState::decode`].
+    #[inline]
     #[must_use]
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Self {
         let mut words = Reader::new(bytes);
@@ -236,6 +242,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn word(&mut self) -> [u8; 4] {
         self.words.next().copied().unwrap_or_default()
     }
@@ -244,14 +251,17 @@ impl<'a> Reader<'a> {
         u32::from_le_bytes(self.word())
     }
 
+    #[inline]
     fn reals<const N: usize>(&mut self) -> [f32; N] {
         core::array::from_fn(|_| f32::from_le_bytes(self.word()))
     }
 
+    #[inline]
     fn timestamp(&mut self) -> Timestamp {
         timestamp(self.word(), self.word())
     }
 
+    #[inline]
     fn book(&mut self) -> Book {
         let [variance, samples] = self.reals();
         Book {
@@ -261,31 +271,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Fills a row of `N` bytes from its start.
-struct Writer<const N: usize> {
-    bytes: [u8; N],
-    at: usize,
+/// Fills a row from its start.
+struct Writer<'a> {
+    rest: &'a mut [u8],
 }
 
-impl<const N: usize> Writer<N> {
-    const fn new() -> Self {
-        Writer {
-            bytes: [0; N],
-            at: 0,
+impl Writer<'_> {
+    #[inline]
+    fn put<const N: usize>(&mut self, value: [u8; N]) {
+        debug_assert!(self.rest.len() >= N, "the row is too short for its fields");
+        if let Some((place, rest)) = take(&mut self.rest).split_first_chunk_mut() {
+            *place = value;
+            self.rest = rest;
         }
-    }
-
-    fn put<const M: usize>(&mut self, value: [u8; M]) {
-        debug_assert!(self.at + M <= N, "the row is too short for its fields");
-        if let Some(place) = self.bytes.get_mut(self.at..self.at + M) {
-            place.copy_from_slice(&value);
-        }
-        self.at += M;
-    }
-
-    fn finish(self) -> [u8; N] {
-        debug_assert_eq!(self.at, N, "the row is longer than its fields");
-        self.bytes
     }
 }
 
@@ -296,6 +294,18 @@ mod tests {
     use crate::estimate::{Sample, Tuning};
     use proptest::prelude::*;
     use std::time::Duration;
+
+    fn member_row(member: &MemberState) -> [u8; MemberState::SIZE] {
+        let mut row = [0; MemberState::SIZE];
+        member.write(&mut row);
+        row
+    }
+
+    fn pool_row(pool: &PoolState) -> [u8; PoolState::SIZE] {
+        let mut row = [0; PoolState::SIZE];
+        pool.write(&mut row);
+        row
+    }
 
     #[test]
     fn rows_survive_the_round_trip() {
@@ -310,9 +320,9 @@ mod tests {
             .fail(now, 0.0, Some(Duration::from_secs(3)), &Tuning::DEFAULT);
         member.turn = -7;
         member.sampled_at = now;
-        assert_eq!(MemberState::decode(&member.encode()), member);
+        assert_eq!(MemberState::decode(&member_row(&member)), member);
         assert_eq!(
-            MemberState::decode(&MemberState::default().encode()),
+            MemberState::decode(&member_row(&MemberState::default())),
             MemberState::default()
         );
 
@@ -334,9 +344,9 @@ mod tests {
             others_work: 1.5,
         };
         pool.work.observe(100.0, 2.0, at_pick);
-        assert_eq!(PoolState::decode(&pool.encode()), pool);
+        assert_eq!(PoolState::decode(&pool_row(&pool)), pool);
         assert_eq!(
-            PoolState::decode(&PoolState::default().encode()),
+            PoolState::decode(&pool_row(&PoolState::default())),
             PoolState::default()
         );
     }
