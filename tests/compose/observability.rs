@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use lab::docker::docker;
 use lab::gateway::Admin;
 use serde_json::Value;
 
@@ -61,6 +62,11 @@ async fn prometheus_scrapes_envoy_and_knows_the_rules() {
         }
     })
     .await;
+
+    let prometheus = stack.container("prometheus");
+    let check = ["promtool", "check", "rules", "/etc/prometheus/rules.yml"];
+    let said = docker(&[&["exec", prometheus.as_str()][..], &check].concat()).unwrap();
+    assert!(said.contains("SUCCESS"), "{said}");
 
     let rules = eventually("the rules to be evaluated", 2 * SOON, async || {
         let answer = api(&stack, "/api/v1/rules").await?;
