@@ -6,114 +6,22 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use paceline::decision::Finished;
-use paceline::outcome::{End, Outcome};
+use paceline::outcome::End;
 use paceline::random::Rng;
 use paceline::time::Timestamp;
 use paceline::worker::Worker;
 
-use super::balancer::{Counters, Ended, LoadBalancer, Pick};
-use super::call::{Call, Ending};
-use super::fleet::Fleet;
-use crate::model::{self, Control, ControlError, EventKind, JobId, Refusal, ServerSpec, Time};
-
-/// All of a run but the policy. Equal setups bring equal load to every policy.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// The servers, by number.
-    pub servers: Vec<ServerSpec>,
-    /// Requests per second that each of them can do at most, for bounds that know it.
-    pub capacities: Vec<f64>,
-    /// Which of them may be chosen from the start.
-    pub present: Vec<bool>,
-    /// The calls; in an open loop in the order of their arrivals.
-    pub calls: Vec<Call>,
-    /// A closed loop: so many clients, each of which sends its next call when its last one ended.
-    pub concurrency: Option<NonZeroUsize>,
-    /// What happens to servers and gateways, in the order of time.
-    pub incidents: Vec<Incident>,
-    /// When the gateway gives a call up, counted from the sending.
-    pub timeout: Option<Duration>,
-    /// Gateway processes, which know nothing of each other.
-    pub gateways: usize,
-    /// Workers in each of them.
-    pub workers: usize,
-    /// Decides what is random about the servers and the policy.
-    pub seed: u64,
-}
-
-/// Something that happens to servers or gateways at a certain time.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Incident {
-    /// When.
-    pub at: Time,
-    /// What.
-    pub what: Happening,
-}
-
-/// The kinds of [`Incident`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum Happening {
-    /// A server is told something.
-    Control {
-        /// Which server.
-        server: usize,
-        /// What it is told.
-        control: Control,
-    },
-    /// Gateways learn of a server.
-    Join(usize),
-    /// Gateways are told to send no more calls to a server.
-    Leave(usize),
-    /// A worker ends without a word and another takes its place.
-    RestartWorker {
-        /// In which process.
-        gateway: usize,
-        /// Which of its workers.
-        worker: usize,
-    },
-    /// From now on gateways hear so of the ends of calls.
-    Reports(Reports),
-}
-
-/// How gateways hear of the ends of their calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Reports {
-    /// The part of the ends, 0 to 1, of which they never hear.
-    pub lost: f64,
-    /// How late they hear of the others.
-    pub delay: Duration,
-}
-
-/// What a run showed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Run {
-    /// What became of each call.
-    pub endings: Vec<Ending>,
-    /// The most calls that were outstanding at once, by server.
-    pub peak_outstanding: Vec<usize>,
-    /// Times that a sequence was preempted for want of KV memory.
-    pub preemptions: u64,
-    /// What the policy counted.
-    pub counters: Counters,
-}
+use super::finished::{
+    CLIENT_GONE, NO_HEALTHY_UPSTREAM, TIMED_OUT, answered, bare, refused, reset,
+};
+use super::{Happening, Reports, Run, Setup};
+use crate::model::{self, ControlError, EventKind, JobId, Time};
+use crate::simulate::balancer::{Ended, LoadBalancer, Pick};
+use crate::simulate::call::{Call, Ending};
+use crate::simulate::fleet::Fleet;
 
 /// How long an error, or the reset of a connection, takes to reach the gateway.
 const FAILURE_TIME: Duration = Duration::from_millis(1);
-
-const NO_HEALTHY_UPSTREAM: u64 = 1 << 1;
-const CLIENT_GONE: u64 = 1 << 14;
-const TIMED_OUT: u64 = 1 << 2;
-const REMOTE_RESET: u64 = 1 << 4;
-
-/// Runs `setup` under a policy, to the end of its last call.
-///
-/// # Errors
-/// A server is told something that it cannot be.
-pub fn run(setup: &Setup, balancer: &mut dyn LoadBalancer) -> Result<Run, ControlError> {
-    let mut engine = Engine::new(setup, balancer);
-    engine.run()?;
-    Ok(engine.finish())
-}
 
 /// Where a call is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -153,7 +61,7 @@ struct Unreported {
     finished: Finished,
 }
 
-struct Engine<'a> {
+pub(super) struct Engine<'a> {
     setup: &'a Setup,
     balancer: &'a mut dyn LoadBalancer,
     fleet: Fleet,
@@ -178,7 +86,7 @@ struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    fn new(setup: &'a Setup, balancer: &'a mut dyn LoadBalancer) -> Self {
+    pub(super) fn new(setup: &'a Setup, balancer: &'a mut dyn LoadBalancer) -> Self {
         let mut engine = Self {
             fleet: Fleet::new(&setup.servers, &setup.present, setup.seed),
             setup,
@@ -211,7 +119,7 @@ impl<'a> Engine<'a> {
         engine
     }
 
-    fn run(&mut self) -> Result<(), ControlError> {
+    pub(super) fn run(&mut self) -> Result<(), ControlError> {
         self.balancer.membership(self.now, &self.fleet);
         self.settle();
         while self.ended < self.setup.calls.len() || !self.unreported.is_empty() {
@@ -239,7 +147,7 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Run {
+    pub(super) fn finish(self) -> Run {
         let replicas = self.fleet.replicas.iter();
         Run {
             preemptions: replicas.map(|it| it.server.counters().preemptions).sum(),
@@ -543,61 +451,5 @@ impl<'a> Engine<'a> {
         if let Some(place) = self.states.get_mut(id) {
             *place = state;
         }
-    }
-}
-
-fn bare(end: End) -> Finished {
-    Finished {
-        end,
-        ..Finished::default()
-    }
-}
-
-fn answered(status: u16) -> Finished {
-    Finished {
-        ..bare(End {
-            status: Some(status),
-            attempts: 1,
-            request_complete: true,
-            response_complete: true,
-            ..End::default()
-        })
-    }
-}
-
-fn reset() -> Finished {
-    bare(End {
-        status: Some(503),
-        flags: REMOTE_RESET,
-        attempts: 1,
-        request_complete: true,
-        ..End::default()
-    })
-}
-
-/// What a gateway sees of a refusal, as `lab serve` gives it.
-fn refused(refusal: &Refusal) -> Finished {
-    match refusal {
-        Refusal::QueueFull { .. } | Refusal::Loading => answered(503),
-        Refusal::TooLong { .. } => answered(400),
-        Refusal::RandomError => answered(500),
-        Refusal::Dropping => reset(),
-        Refusal::Failing {
-            status,
-            retry_after_seconds,
-        } => Finished {
-            retry_after: retry_after_seconds.map(|seconds| Duration::from_secs(u64::from(seconds))),
-            ..answered(*status)
-        },
-    }
-}
-
-impl Run {
-    /// How many calls ended so.
-    pub fn count(&self, outcome: Outcome) -> usize {
-        let endings = self.endings.iter();
-        endings
-            .filter(|it| it.end.is_some() && it.outcome == outcome)
-            .count()
     }
 }
