@@ -348,6 +348,7 @@ impl Slots {
 
     /// Adds what has `identity` and returns its slot: the one that it has, or
     /// the next. With `shared` it has one with all others that have the same.
+    #[inline(never)]
     fn place(&mut self, identity: u64, shared: Option<u64>, is_endpoint: bool) -> usize {
         let next = self.known.len() + self.shared.len();
         let slot = match (self.known.get(&identity), shared) {
@@ -439,6 +440,7 @@ impl Metric {
 }
 
 /// A label's value; a semicolon would end it.
+#[inline(never)]
 fn label(value: &str) -> String {
     value.replace(';', "_")
 }

@@ -295,6 +295,7 @@ fn learned_from(signal: LatencySignal) -> &'static [&'static str] {
 /// A 64-bit hash of a list of names. It is stored, so it must be the same in
 /// every build: FNV-1a (Fowler, Noll and Vo), each name ended by a byte that
 /// no name contains, then mixed.
+#[inline(never)]
 fn identity(names: &[&str]) -> u64 {
     let bytes = names.iter().flat_map(|name| name.bytes().chain([0]));
     mix(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

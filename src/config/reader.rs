@@ -2,6 +2,7 @@
 //!
 //! Every reader gives `None` for what it refuses, after telling why in
 //! [`Problems`]; the caller goes on, so that all problems are found at once.
+//! None is inlined: a configuration is read once, and there are many values.
 
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -64,12 +65,14 @@ impl<'a> Node<'a> {
     }
 
     /// Refuses the value. `allowed` follows the word "give".
+    #[inline(never)]
     pub(super) fn refuse(&self, allowed: &dyn fmt::Display, problems: &mut Problems) {
         let message = format!("{} is not allowed; give {allowed}", self.json);
         problems.add(&self.path, message);
     }
 
     /// A string; `allowed` says which.
+    #[inline(never)]
     pub(super) fn text(&self, allowed: &str, problems: &mut Problems) -> Option<&'a str> {
         if let Json::String(text) = self.json {
             return Some(text);
@@ -79,6 +82,7 @@ impl<'a> Node<'a> {
     }
 
     /// A string that `valid` accepts; `allowed` says which those are.
+    #[inline(never)]
     pub(super) fn text_that(
         &self,
         valid: fn(&str) -> bool,
@@ -93,6 +97,7 @@ impl<'a> Node<'a> {
         None
     }
 
+    #[inline(never)]
     pub(super) fn boolean(&self, problems: &mut Problems) -> Option<bool> {
         if let Json::Bool(value) = self.json {
             return Some(*value);
@@ -102,6 +107,7 @@ impl<'a> Node<'a> {
     }
 
     /// A whole number. 8.0 is one: Istio turns every number into a double.
+    #[inline(never)]
     pub(super) fn whole(&self, range: RangeInclusive<u32>, problems: &mut Problems) -> Option<u32> {
         let (min, max) = (*range.start(), *range.end());
         match self.number() {
@@ -118,6 +124,7 @@ impl<'a> Node<'a> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn real(&self, range: RangeInclusive<f64>, problems: &mut Problems) -> Option<f64> {
         let number = self.number().filter(|number| range.contains(number));
         if number.is_none() {
@@ -129,6 +136,7 @@ impl<'a> Node<'a> {
         number
     }
 
+    #[inline(never)]
     pub(super) fn duration(
         &self,
         range: RangeInclusive<Duration>,
@@ -147,6 +155,7 @@ impl<'a> Node<'a> {
     }
 
     /// An array with at least one item; `allowed` says of what.
+    #[inline(never)]
     pub(super) fn items(&self, allowed: &str, problems: &mut Problems) -> Option<&'a [Json]> {
         match self.json {
             Json::Array(items) if !items.is_empty() => Some(items),
@@ -158,6 +167,7 @@ impl<'a> Node<'a> {
     }
 
     /// An object; `allowed` says which.
+    #[inline(never)]
     pub(super) fn object(&self, allowed: &str, problems: &mut Problems) -> Option<Object<'a>> {
         if let Json::Object(entries) = self.json {
             return Some(Object {
@@ -169,6 +179,7 @@ impl<'a> Node<'a> {
         None
     }
 
+    #[inline(never)]
     fn number(&self) -> Option<f64> {
         match self.json {
             Json::Number(number) => number.as_f64(),
@@ -186,6 +197,7 @@ pub(super) struct Object<'a> {
 
 impl Object<'_> {
     /// Refuses every key that is not in `allowed`.
+    #[inline(never)]
     pub(super) fn allow_only(&self, allowed: &[&str], problems: &mut Problems) {
         for (key, _) in self.entries {
             if allowed.contains(&key.as_str()) {
@@ -196,6 +208,7 @@ impl Object<'_> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn get<'s>(&'s self, key: &'s str) -> Option<Node<'s>> {
         let (_, json) = self.entries.iter().find(|(name, _)| name == key)?;
         Some(Node {
@@ -205,6 +218,7 @@ impl Object<'_> {
     }
 
     /// As [`Object::get`], but the key must be there; `allowed` says with what.
+    #[inline(never)]
     pub(super) fn require<'s>(
         &'s self,
         key: &'s str,
@@ -249,6 +263,7 @@ pub(super) struct FirstUses(Vec<(String, usize)>);
 
 impl FirstUses {
     /// The index at which `name` stood before, if it did.
+    #[inline(never)]
     pub(super) fn earlier(&mut self, name: &str, index: usize) -> Option<usize> {
         match self.0.binary_search_by_key(&name, |(name, _)| name) {
             Ok(place) => Some(self.0.get(place)?.1),

@@ -69,7 +69,6 @@ impl MemberState {
 
     /// The row from its bytes. Numbers that no encoder could have written are
     /// read as "unknown": a damaged row costs what was learned, nothing else.
-    #[inline]
     #[must_use]
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Self {
         // One pattern instead of a reader: a pick decodes every row, and this

@@ -82,7 +82,7 @@ impl Latencies {
             // Sketches of other windows do not add up with these.
             key: format!(
                 "{key}/latency/{}/{}",
-                pool.latency.window.as_millis(),
+                pool.latency.window.as_millis() as u64,
                 pool.name
             ),
             window: pool.latency.window,

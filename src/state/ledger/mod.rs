@@ -143,10 +143,7 @@ impl Ledger {
             let mut record = placement.place(record, topology, now, *lease);
             let lane = placement.claim_lane(&mut record, *owner, now, *lease);
             placement.lane = Some(lane);
-            live.clear();
-            live.extend(
-                (0..record.lanes()).filter(|l| *l != lane && record.lane_is_live(*l, now, *lease)),
-            );
+            list_live(live, &record, lane, now, *lease);
             proposed.clone_from(outstanding);
             let mut view = View {
                 topology,
@@ -158,8 +155,7 @@ impl Ledger {
             };
             let value = change(&mut view);
             record.hold_lane(lane, *owner, now);
-            let rows = placement.upstreams.iter().copied();
-            record.set_lane_outstanding(lane, rows.zip(proposed.iter().copied()));
+            placement.publish(&mut record, lane, proposed);
             (record, value)
         })?;
         std::mem::swap(outstanding, proposed);
@@ -253,6 +249,7 @@ impl Placement {
 
     /// The lane of `owner`: the one it has, or one that nobody living holds,
     /// or a new one.
+    #[inline(never)]
     fn claim_lane(
         &self,
         record: &mut Record,
@@ -271,9 +268,28 @@ impl Placement {
         record.clear_lane(lane);
         lane
     }
+
+    /// Writes a worker's counts to its lane.
+    #[inline(never)]
+    fn publish(&self, record: &mut Record, lane: usize, counts: &[Outstanding]) {
+        let rows = self.upstreams.iter().copied();
+        record.set_lane_outstanding(lane, rows.zip(counts.iter().copied()));
+    }
+}
+
+/// Lists in `live` the lanes beside `own` whose holders live.
+#[inline(never)]
+fn list_live(live: &mut Vec<usize>, record: &Record, own: usize, now: Timestamp, lease: Duration) {
+    live.clear();
+    for lane in 0..record.lanes() {
+        if lane != own && record.lane_is_live(lane, now, lease) {
+            live.push(lane);
+        }
+    }
 }
 
 /// Looks `wanted` up in `identities`; false where some are missing.
+#[inline(never)]
 fn locate(
     rows: &mut Vec<usize>,
     identities: impl Iterator<Item = u64>,
@@ -288,6 +304,7 @@ fn locate(
 
 /// A record with all of `topology`, all that `record` has learned of others
 /// and that may still be wanted, and its live lanes.
+#[inline(never)]
 fn extend(record: &Record, topology: &Topology, now: Timestamp, lease: Duration) -> Record {
     let lanes = live_lanes(record, now, lease);
     let is_fresh = |at: Timestamp| now.since(at) <= RETENTION;
@@ -347,10 +364,14 @@ fn extend(record: &Record, topology: &Topology, now: Timestamp, lease: Duration)
 }
 
 /// The record before anything is known.
+#[inline(never)]
 fn empty() -> Record {
     Record::new(&Rows::default())
 }
 
+// Not inlined, like all here that is rare or in every kind of transaction: it would
+// stand in the file several times.
+#[inline(never)]
 fn index(identities: impl Iterator<Item = u64>) -> hashbrown::HashMap<u64, usize> {
     identities.enumerate().map(|(row, id)| (id, row)).collect()
 }
