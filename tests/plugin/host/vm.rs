@@ -45,6 +45,8 @@ pub(super) struct VmState {
     pub(super) effective: u32,
     pub(super) callback: &'static str,
     pub(super) ledger: Ledger,
+    /// Instructions executed in each callback.
+    work: BTreeMap<&'static str, u64>,
     pub(super) log: Vec<LogLine>,
     pub(super) metric_ids: MetricIds,
     /// The callback sent a response of its own: whatever it returns is a pause.
@@ -154,6 +156,7 @@ impl Vm {
                 effective: 0,
                 callback: "_initialize",
                 ledger: Ledger::default(),
+                work: BTreeMap::new(),
                 log: Vec::new(),
                 metric_ids: MetricIds::default(),
                 stop_iteration: false,
@@ -192,6 +195,12 @@ impl Vm {
     /// Hands out the host calls made since the last time.
     pub(crate) fn take_calls(&self) -> Vec<Call> {
         self.with(|vm| vm.ledger.take())
+    }
+
+    /// Hands out how many instructions each callback has executed since the last
+    /// time, as the interpreter counts them.
+    pub(crate) fn take_work(&self) -> BTreeMap<&'static str, u64> {
+        self.with(|vm| std::mem::take(&mut vm.work))
     }
 
     /// Hands out what was logged since the last time.
@@ -270,6 +279,8 @@ impl Vm {
                 store.set_fuel(FUEL)?;
                 function.call(&mut *store, params)
             });
+        let executed = FUEL - store.get_fuel().unwrap_or(FUEL);
+        *store.data_mut().work.entry(callback).or_default() += executed;
         outcome.map_err(|error| {
             let state = store.data_mut();
             state.trapped = true;
