@@ -147,7 +147,7 @@ impl Discovery {
         let Some(address) = endpoint_address(address) else {
             return false;
         };
-        let heard = cluster.heard.entry_ref(&*address).or_default();
+        let heard = cluster.heard_of(&address);
         heard.strikes = 0;
         heard.news = Some(News::Found);
         cluster.found_at = Some(now);
@@ -161,7 +161,7 @@ impl Discovery {
     /// The endpoint has answered.
     pub fn answered(&mut self, cluster: &str, address: &str, now: Timestamp) {
         if let Some(cluster) = self.cluster_mut(cluster) {
-            let heard = cluster.heard.entry_ref(address).or_default();
+            let heard = cluster.heard_of(address);
             heard.strikes = 0;
             heard.answered_at = Some(now);
         }
@@ -173,7 +173,7 @@ impl Discovery {
         let Some(known) = self.cluster_mut(cluster) else {
             return false;
         };
-        let heard = known.heard.entry_ref(address).or_default();
+        let heard = known.heard_of(address);
         heard.strikes += 1;
         heard.strikes >= STRIKES && self.absent(cluster, address)
     }
@@ -185,14 +185,14 @@ impl Discovery {
         };
         let before = cluster.known.len();
         cluster.known.retain(|it| it.address != address);
-        let heard = cluster.heard.entry_ref(address).or_default();
+        let was_known = cluster.known.len() < before;
+        let heard = cluster.heard_of(address);
         heard.strikes = 0;
         heard.answered_at = None;
-        if cluster.known.len() == before {
-            return false;
+        if was_known {
+            heard.news = Some(News::Gone);
         }
-        heard.news = Some(News::Gone);
-        true
+        was_known
     }
 
     /// Tells the other workers what this one has found or forgotten and they may
@@ -268,12 +268,22 @@ impl Cluster {
         false
     }
 
+    #[inline(never)]
+    fn heard_of(&mut self, address: &str) -> &mut Heard {
+        self.heard.entry_ref(address).or_default()
+    }
+
+    #[inline(never)]
+    fn heard(&self, endpoint: &Known) -> Option<&Heard> {
+        self.heard.get(&endpoint.address)
+    }
+
     fn news_of(&self, endpoint: &Known) -> Option<News> {
-        self.heard.get(&endpoint.address)?.news
+        self.heard(endpoint)?.news
     }
 
     fn answered_at(&self, endpoint: &Known) -> Option<Timestamp> {
-        self.heard.get(&endpoint.address)?.answered_at
+        self.heard(endpoint)?.answered_at
     }
 
     /// Whether the list may lack what was found or forgotten here.

@@ -419,9 +419,14 @@ impl Metric {
 
     fn id(&mut self, host: &mut impl Host) -> Option<MetricId> {
         if self.id.is_none() {
-            self.id = host.define_metric(self.kind, &self.name).ok();
+            self.define(host);
         }
         self.id
+    }
+
+    #[inline(never)]
+    fn define(&mut self, host: &mut impl Host) {
+        self.id = host.define_metric(self.kind, &self.name).ok();
     }
 
     // A metric that cannot be written is no reason to do anything else.

@@ -246,12 +246,14 @@ impl Topology {
 
     /// The number of a member in this topology.
     #[must_use]
+    #[inline(never)]
     pub fn find_member(&self, handle: Handle) -> Option<MemberIndex> {
         find(handle, &self.members, |member| member.identity)
     }
 
     /// The number of an upstream in this topology.
     #[must_use]
+    #[inline(never)]
     pub fn find_upstream(&self, handle: Handle) -> Option<UpstreamIndex> {
         find(handle, &self.upstreams, |upstream| upstream.identity)
     }

@@ -17,8 +17,6 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use crate::exchange::Exchange;
 use crate::host::Host;
 use crate::request::Unknown;
@@ -55,7 +53,8 @@ const ROOM_BEFORE: usize = (1 << 20) - (16 << 10);
 /// goes on with its first part is never refused.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    parked: HashMap<u32, Parked>,
+    /// In the order of their contexts.
+    parked: Vec<(u32, Parked)>,
     sight: Sight,
     /// Decided, and still to be resumed: the proxy did not do it when told.
     stuck: Vec<u32>,
@@ -143,7 +142,7 @@ impl Waiting {
             received: received(host),
             shown: false,
         };
-        self.parked.insert(context, parked);
+        self.keep(context, parked);
     }
 
     /// Whether the proxy is to keep so many bytes of a body that does not say how
@@ -193,16 +192,19 @@ impl Waiting {
     /// not known to wait: nothing else would end its wait.
     #[must_use]
     pub fn is_overdue(&self, context: u32, timeout: Duration, now: Timestamp) -> bool {
-        self.parked
-            .get(&context)
-            .is_none_or(|parked| now.since(parked.since) >= timeout)
+        self.place(context)
+            .ok()
+            .and_then(|place| self.parked.get(place))
+            .is_none_or(|(_, parked)| now.since(parked.since) >= timeout)
     }
 
     /// A part of a body has come while its request waits. Says whether it is the
     /// first one.
     pub fn body_shown(&mut self, context: u32) -> bool {
-        let parked = self.parked.get_mut(&context);
-        let was_shown = parked.is_some_and(|parked| std::mem::replace(&mut parked.shown, true));
+        let place = self.place(context).ok();
+        let was_shown = place
+            .and_then(|place| self.parked.get_mut(place))
+            .is_some_and(|(_, parked)| std::mem::replace(&mut parked.shown, true));
         if let Sight::NotShown(_) = self.sight {
             log::info!("paceline: request bodies are shown to the filter again");
         }
@@ -226,7 +228,7 @@ impl Waiting {
 
     /// A request no longer waits.
     pub fn leave(&mut self, context: u32) {
-        self.parked.remove(&context);
+        self.take(context);
     }
 
     /// A request goes on by the answer to a callback: to resume it as well
@@ -267,9 +269,9 @@ impl Waiting {
             })
             .collect();
         self.parked
-            .retain(|_, parked| parked.exchange.strong_count() > 0);
+            .retain(|(_, parked)| parked.exchange.strong_count() > 0);
         let due = |(context, reason)| {
-            let parked = self.parked.remove(&context)?;
+            let parked = self.take(context)?;
             Some(Due {
                 context,
                 reason,
@@ -279,9 +281,24 @@ impl Waiting {
         ready.into_iter().filter_map(due).collect()
     }
 
+    fn place(&self, context: u32) -> Result<usize, usize> {
+        self.parked.binary_search_by_key(&context, |(it, _)| *it)
+    }
+
+    fn keep(&mut self, context: u32, parked: Parked) {
+        self.take(context);
+        let place = self.place(context).unwrap_or_else(|place| place);
+        self.parked.insert(place, (context, parked));
+    }
+
+    fn take(&mut self, context: u32) -> Option<Parked> {
+        let place = self.place(context).ok()?;
+        Some(self.parked.remove(place).1)
+    }
+
     /// Keeps a request that could not be let go; the next tick tries again.
     pub fn put_back(&mut self, due: Due) {
-        self.parked.insert(due.context, due.parked);
+        self.keep(due.context, due.parked);
     }
 }
 

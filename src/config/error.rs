@@ -53,6 +53,7 @@ impl Problems {
     }
 
     /// Adds a problem at `path`, a JSON path such as `pools[1].name`.
+    #[inline(never)]
     pub(super) fn add(&mut self, path: &dyn fmt::Display, message: String) {
         if self.told.len() == MAX_PROBLEMS {
             self.untold += 1;

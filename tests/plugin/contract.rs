@@ -83,7 +83,7 @@ const WASI: [&str; 6] = [
 ];
 
 /// Largest size of the file, in bytes.
-const MAX_SIZE: usize = 375_000;
+const MAX_SIZE: usize = 370_000;
 
 #[test]
 fn exports_what_abi_0_2_1_asks_for_and_no_other_version() {
