@@ -95,7 +95,7 @@ compat: setup build ## run the Envoy tests on the oldest and the newest Envoy th
 		PACELINE_ENVOY=$(CURDIR)/.venv/envoy-$$version/envoy $(CARGO) test --package paceline --test envoy || exit 1; \
 	done
 
-bench: setup build empty-filter host-calls ## measure what docs/benchmarks.md states, half an hour; ONLY=overhead,equal for parts of it
+bench: setup build empty-filter host-calls ## measure what docs/benchmarks.md states, forty minutes; ONLY=overhead,equal for parts of it
 	$(LAB) bench --empty-filter $(EMPTY) --host-calls $(HOST_CALLS) --page docs/benchmarks.md --out docs/benchmarks $(if $(ONLY),--only $(ONLY))
 
 bench-short: setup build empty-filter ## two minutes of the same, with wide bounds; part of CI

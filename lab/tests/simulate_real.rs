@@ -43,7 +43,7 @@ async fn measured(policy: &str) -> MeanAndP99 {
         warm_up: 0.1,
         timeout: Duration::from_secs(600),
         workers: 1,
-        config: serde_json::Map::new(),
+        size_header: None,
     };
     let prepared = plan.prepare().unwrap();
     let comparison = prepared.run(&(Arc::new(|_| {}) as _)).await.unwrap();

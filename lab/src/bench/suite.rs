@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::compare::{Plan, Policy};
 use crate::model::{Fleet, FleetError};
 use crate::report::{Comparison, Spread};
@@ -206,8 +204,6 @@ fn trial(
     bounds: Vec<Bound>,
 ) -> Result<Trial, FleetError> {
     let workload = load.workload.clone();
-    let size = load.size.iter();
-    let config = size.map(|header| ("request_size".to_owned(), json!({ "header": header })));
     // Where requests take minutes, some wait for long.
     let timeout = if workload.has_service_times() {
         3_600
@@ -228,7 +224,7 @@ fn trial(
         warm_up: 0.1,
         timeout: Duration::from_secs(timeout),
         workers: 1,
-        config: config.collect(),
+        size_header: load.size.map(str::to_owned),
     };
     Ok(Trial { name, plan, bounds })
 }

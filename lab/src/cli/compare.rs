@@ -113,7 +113,7 @@ impl Args {
             warm_up: self.warm_up,
             timeout: self.timeout.unwrap_or(Duration::from_secs(longest)),
             workers: self.workers,
-            config: serde_json::Map::new(),
+            size_header: None,
         })
     }
 }

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::{CapacityError, Policy, capacity};
 use crate::gateway::{Balancing, Gateway, GatewayError, Topology, envoy_binary};
@@ -36,8 +35,8 @@ pub struct Plan {
     pub timeout: Duration,
     /// Envoy's worker threads.
     pub workers: u32,
-    /// What the filter's configuration has beside upstreams and policy.
-    pub config: Map<String, Value>,
+    /// The header in which requests show their size to the filter.
+    pub size_header: Option<String>,
 }
 
 /// All that one needs to know to compare again.
@@ -215,7 +214,7 @@ impl Plan {
         }
         envoy_binary()?;
         for policy in &self.policies {
-            policy.balancing([], &self.config)?;
+            policy.balancing([], self.size_header.as_deref())?;
         }
         Ok(())
     }
@@ -315,7 +314,7 @@ impl Prepared {
         )?;
         let endpoints = servers.endpoints();
         let clusters = endpoints.iter().map(|endpoint| endpoint.name.as_str());
-        let balancing = policy.balancing(clusters, &self.plan.config)?;
+        let balancing = policy.balancing(clusters, self.plan.size_header.as_deref())?;
         let is_filter = matches!(balancing, Balancing::Filter { .. });
         let upstreams = endpoints
             .iter()

@@ -1,8 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use paceline::config::Config;
-use serde_json::{Map, Value, json};
+use paceline::config::{Config, Pool};
+use serde_json::{Value, json};
 
 use crate::gateway::{Balancing, GatewayError, filter_module};
 
@@ -48,20 +48,21 @@ impl Policy {
         &self.name
     }
 
-    /// Who balances under this policy over the clusters; `further` keys of the filter's configuration are for Paceline's.
+    /// Who balances under this policy over the clusters. Those of Paceline's policies that heed sizes read them from the
+    /// `size_header`, if there is one; the filter refuses to be told of sizes that nothing looks at.
     ///
     /// # Errors
     /// If the filter that it needs has not been built.
     pub fn balancing<'a>(
         &self,
         clusters: impl IntoIterator<Item = &'a str>,
-        further: &Map<String, Value>,
+        size_header: Option<&str>,
     ) -> Result<Balancing, GatewayError> {
         match &self.kind {
             Kind::Envoy(balancing) => Ok(balancing.clone()),
             Kind::Paceline(policy) => Ok(Balancing::Filter {
                 module: filter_module()?,
-                config: filter_config(policy, clusters, further),
+                config: filter_config(policy, clusters, size_header),
             }),
         }
     }
@@ -70,16 +71,25 @@ impl Policy {
 fn filter_config<'a>(
     policy: &Value,
     clusters: impl IntoIterator<Item = &'a str>,
-    further: &Map<String, Value>,
+    size_header: Option<&str>,
 ) -> String {
     let upstreams: Vec<_> = clusters
         .into_iter()
         .map(|cluster| json!({ "cluster": cluster }))
         .collect();
-    let mut config = further.clone();
-    config.insert("policy".to_owned(), policy.clone());
-    config.insert("upstreams".to_owned(), upstreams.into());
-    Value::Object(config).to_string()
+    let plain = json!({ "policy": policy, "upstreams": upstreams });
+    let config = match size_header.filter(|_| heeds_size(&plain)) {
+        Some(header) => {
+            json!({ "policy": policy, "upstreams": upstreams, "request_size": { "header": header } })
+        }
+        None => plain,
+    };
+    config.to_string()
+}
+
+fn heeds_size(config: &Value) -> bool {
+    Config::parse(Some(config.to_string().as_bytes()))
+        .is_ok_and(|config| config.pools.iter().any(Pool::heeds_size))
 }
 
 impl fmt::Display for Policy {
@@ -104,7 +114,7 @@ impl FromStr for Policy {
             } else {
                 Value::String(policy.to_owned())
             };
-            Config::parse(Some(filter_config(&policy, ["a"], &Map::new()).as_bytes()))
+            Config::parse(Some(filter_config(&policy, ["a"], None).as_bytes()))
                 .map_err(|error| error.to_string())?;
             Kind::Paceline(policy)
         } else {
@@ -130,7 +140,7 @@ mod tests {
         }
         let full_scan: Policy = "envoy:least_request_full_scan".parse().unwrap();
         assert_eq!(
-            full_scan.balancing(["a"], &Map::new()).unwrap(),
+            full_scan.balancing(["a"], None).unwrap(),
             Balancing::LeastRequestFullScan
         );
         let error = "least_request".parse::<Policy>().unwrap_err();
@@ -150,8 +160,18 @@ mod tests {
     #[test]
     fn the_filter_is_configured_as_its_users_would() {
         assert_eq!(
-            filter_config(&"least_request".into(), ["a", "b"], &Map::new()),
+            filter_config(&"least_request".into(), ["a", "b"], None),
             r#"{"policy":"least_request","upstreams":[{"cluster":"a"},{"cluster":"b"}]}"#
         );
+    }
+
+    #[test]
+    fn sizes_are_told_to_those_who_heed_them() {
+        let counting = json!({ "name": "shortest_expected_delay", "basis": "requests" });
+        for (policy, heeds) in [(json!("shortest_expected_delay"), true), (counting, false)] {
+            let config = filter_config(&policy, ["a"], Some("x-request-size"));
+            assert_eq!(config.contains("x-request-size"), heeds, "{config}");
+            Config::parse(Some(config.as_bytes())).unwrap();
+        }
     }
 }
