@@ -84,6 +84,7 @@ compose-up: $(if $(STANDINS),setup) build ## start Envoy, four unequal servers a
 
 compose-down: ## stop what `make compose-up` started
 	@scripts/compose --profile observability --profile load down --volumes --remove-orphans --timeout 2
+	@rm -f out/compose.env
 
 compose-test: setup build ## run the tests against containers alone
 	@scripts/compose-test $(ENVOY) $(ENVOY_VERSION) $(LAB) $(CARGO)
