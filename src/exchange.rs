@@ -4,18 +4,22 @@
 //! Until then it holds its reservation; one that is dropped without an end (a
 //! stream that the proxy forgets) must still be given to [`Exchange::end`].
 
+mod ending;
 mod endpoints;
+mod facts;
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-use crate::config::{LatencySignal, SizeSource};
-use crate::decision::{Demand, Finished, PassThrough, Reservation};
+use crate::config::LatencySignal;
+use crate::decision::{Finished, PassThrough, Reservation};
 use crate::host::Host;
-use crate::outcome::{End, parse_retry_after};
-use crate::request::{Body, Length, NeedsBody, Request, Unknown};
+use crate::outcome::End;
+use crate::request::{Body, Length, NeedsBody, Unknown};
 use crate::time::Timestamp;
 use crate::worker::Worker;
+use ending::{number, retry_after};
+use facts::{Facts, body_to_wait_for, max_bytes, read_body, read_early};
 
 /// The response header that tells the decision.
 pub const DECISION_HEADER: &str = "x-paceline-decision";
@@ -343,156 +347,4 @@ impl Exchange {
             worker.metrics.latency(host, member, millis(now));
         }
     }
-
-    /// Asks the host how the request ended. What the host does not say is
-    /// taken as nobody's fault.
-    fn read_end(&self, host: &mut impl Host) -> End {
-        let attempts = match host.property(&["upstream", "request_attempt_count"]) {
-            Ok(Some(bytes)) => little_endian(&bytes),
-            // The proxy has nothing to say of an upstream: it answered itself.
-            Ok(None) => 0,
-            Err(_) => 1,
-        };
-        // A move was a failure of the endpoint that was picked, and it has been
-        // told so.
-        let is_moved = self.way.as_ref().is_some_and(|way| way.is_moved);
-        let attempts = if is_moved { 1 } else { attempts };
-        let status = status(host);
-        let is_good = status.is_some_and(|code| (200..400).contains(&code));
-        // An answer that came to its end and is good raises no flag that
-        // matters, so one call is saved where most requests are.
-        let flags = if is_good && self.response_complete && attempts == 1 {
-            0
-        } else {
-            number(host, &["response", "flags"]).unwrap_or(0)
-        };
-        // Envoy makes up a gRPC status for other answers, for a 200 an error:
-        // only an answer of gRPC is asked for one.
-        let grpc_status = if self.may_have_grpc_status && is_grpc(host) {
-            number(host, &["response", "grpc_status"])
-        } else {
-            None
-        };
-        End {
-            status: status
-                .and_then(|code| u16::try_from(code).ok())
-                .filter(|code| *code > 0),
-            grpc_status: grpc_status.and_then(|status| u32::try_from(status).ok()),
-            flags,
-            attempts,
-            is_moved,
-            request_complete: self.request_complete,
-            response_complete: self.response_complete,
-        }
-    }
-}
-
-/// What a decision is made on.
-struct Facts {
-    pool: Result<usize, PassThrough>,
-    /// `None` where nothing depends on it.
-    size: Option<Result<f64, Unknown>>,
-    model_unknown: Option<Unknown>,
-    /// For people; empty unless asked for.
-    description: String,
-}
-
-impl Facts {
-    fn read(worker: &Worker, host: &mut impl Host, body: &Body) -> Result<Self, NeedsBody> {
-        let config = &worker.config;
-        let mut request = Request::new(host, &config.model, body);
-        let pool = request.pool(config)?;
-        let configured = pool.ok().and_then(|number| config.pools.get(number));
-        let size = match configured {
-            Some(pool) if pool.heeds_size() => Some(request.size(&pool.request_size)?),
-            _ => None,
-        };
-        Ok(Facts {
-            pool,
-            size,
-            model_unknown: request.model_unknown(),
-            description: match config.explain {
-                true => request.describe(),
-                false => String::new(),
-            },
-        })
-    }
-
-    /// The demand; a size that is configured and not known is counted. That a
-    /// request has no content-length is nothing unusual.
-    fn demand(&self, worker: &mut Worker, host: &mut impl Host) -> Result<Demand, PassThrough> {
-        let pool = self.pool?;
-        if let Some(Err(reason)) = self.size {
-            let source = worker.config.pools.get(pool).map(|pool| &pool.request_size);
-            if source != Some(&SizeSource::ContentLength) {
-                worker.metrics.size_unknown(host, pool, reason);
-            }
-        }
-        let size = self.size.and_then(Result::ok);
-        Ok(Demand { pool, size })
-    }
-}
-
-/// Whether there will be a body worth waiting for.
-fn body_to_wait_for(worker: &Worker, host: &mut impl Host) -> Result<Length, Unknown> {
-    let mut request = Request::new(host, &worker.config.model, &Body::ToCome);
-    request.awaits_json(max_bytes(worker))
-}
-
-/// The largest body to wait for.
-fn max_bytes(worker: &Worker) -> u32 {
-    let configured = worker.config.request_body.max_bytes;
-    worker.waiting.max_bytes(configured)
-}
-
-/// All of the body, which has come to its end.
-fn read_body(host: &mut impl Host, bytes: usize) -> Body {
-    match host.request_body(bytes) {
-        Ok(Some(bytes)) => Body::Whole(bytes),
-        Ok(None) => Body::Unread(Unknown::Missing),
-        Err(_) => Body::Unread(Unknown::HostError),
-    }
-}
-
-/// All of the body, if that has come and only the news of its end is missing:
-/// over HTTP/1 a body without a length never ends with its last part.
-fn read_early(host: &mut impl Host, bytes: usize) -> Option<Body> {
-    Body::if_complete(host.request_body(bytes).ok()??)
-}
-
-/// The response's status. A header costs the host half of what a property does,
-/// so it is read there as long as the host shows headers.
-fn status(host: &mut impl Host) -> Option<u64> {
-    let header = host.response_header(":status").unwrap_or(None);
-    match header.as_deref() {
-        Some([a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9']) => {
-            let digits = [a, b, c].map(|digit| u64::from(digit - b'0'));
-            Some(digits.iter().fold(0, |status, digit| 10 * status + digit))
-        }
-        _ => number(host, &["response", "code"]),
-    }
-}
-
-fn is_grpc(host: &mut impl Host) -> bool {
-    let content_type = host.response_header("content-type").unwrap_or(None);
-    content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
-}
-
-fn retry_after(host: &mut impl Host) -> Option<std::time::Duration> {
-    let value = host.response_header("retry-after").unwrap_or(None)?;
-    parse_retry_after(&value)
-}
-
-/// A numeric property; `None` where it is absent or cannot be read.
-fn number(host: &mut impl Host, path: &[&str]) -> Option<u64> {
-    let bytes = host.property(path).unwrap_or(None)?;
-    Some(little_endian(&bytes))
-}
-
-/// Envoy gives integers as eight little-endian bytes.
-fn little_endian(bytes: &[u8]) -> u64 {
-    let places = bytes.iter().take(8).enumerate();
-    places.fold(0, |number, (place, byte)| {
-        number | u64::from(*byte) << (8 * place)
-    })
 }
