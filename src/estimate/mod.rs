@@ -6,6 +6,7 @@
 
 pub mod basis;
 pub mod errors;
+mod line;
 pub mod observed;
 pub mod pace;
 pub mod response_time;

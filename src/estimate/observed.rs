@@ -13,24 +13,19 @@
 //! line. The slope is shrunk by its F statistic, as in [`work`](super::work),
 //! and where bytes explain nothing every request counts as one.
 
+use super::line::Line;
+
 /// A line of cost over the bytes of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ObservedWork {
-    samples: f32,
-    mean_bytes: f32,
-    mean_cost: f32,
-    bytes_variance: f32,
-    cost_variance: f32,
-    covariance: f32,
+    line: Line,
 }
 
 impl ObservedWork {
     /// Numbers that make up the line.
-    pub const PARTS: usize = 6;
+    pub const PARTS: usize = Line::PARTS;
     /// Memory, in samples.
     const MEMORY: f64 = 500.0;
-    /// Before this many samples all requests count as one.
-    const NEEDED: f64 = 20.0;
     /// Work is within this factor of the mean request's: the line is not trusted
     /// far beyond what made it.
     pub const WIDEST: f64 = 20.0;
@@ -44,47 +39,16 @@ impl ObservedWork {
     /// The line from its parts; an empty one where they make no sense.
     #[must_use]
     pub fn from_parts(parts: [f32; Self::PARTS]) -> Self {
-        let [
-            samples,
-            mean_bytes,
-            mean_cost,
-            bytes_variance,
-            cost_variance,
-            covariance,
-        ] = parts;
-        let not_negative = [
-            samples,
-            mean_bytes,
-            mean_cost,
-            bytes_variance,
-            cost_variance,
-        ];
-        let is_sound = parts.iter().all(|part| part.is_finite())
-            && not_negative.iter().all(|part| *part >= 0.0);
-        if !is_sound {
-            return ObservedWork::default();
-        }
+        let line = Line::from_parts(parts).filter(|line| line.mean_x() >= 0.0);
         ObservedWork {
-            samples,
-            mean_bytes,
-            mean_cost,
-            bytes_variance,
-            cost_variance,
-            covariance,
+            line: line.unwrap_or_default(),
         }
     }
 
     /// The parts, to be stored.
     #[must_use]
     pub const fn parts(self) -> [f32; Self::PARTS] {
-        [
-            self.samples,
-            self.mean_bytes,
-            self.mean_cost,
-            self.bytes_variance,
-            self.cost_variance,
-            self.covariance,
-        ]
+        self.line.parts()
     }
 
     /// The work of a request whose answer had so many bytes, in units of the
@@ -93,8 +57,8 @@ impl ObservedWork {
     #[must_use]
     pub fn of(&self, bytes: u64) -> f64 {
         let bytes = (bytes as f64).min(Self::MOST_BYTES);
-        let more = self.slope() * (bytes - f64::from(self.mean_bytes));
-        let work = 1.0 + more / f64::from(self.mean_cost);
+        let more = self.slope() * (bytes - self.line.mean_x());
+        let work = 1.0 + more / self.line.mean_y();
         if work.is_finite() {
             work.clamp(1.0 / Self::WIDEST, Self::WIDEST)
         } else {
@@ -105,17 +69,8 @@ impl ObservedWork {
     /// Cost that a byte adds, as far as the evidence goes. An answer that is
     /// longer and cheaper is no less work.
     fn slope(&self) -> f64 {
-        let samples = f64::from(self.samples);
-        let bytes_variance = f64::from(self.bytes_variance);
-        let product = bytes_variance * f64::from(self.cost_variance);
-        if samples < Self::NEEDED || product <= 0.0 {
-            return 0.0;
-        }
-        let covariance = f64::from(self.covariance);
-        let explained = (covariance * covariance / product).min(0.9999);
-        let f = explained * (samples - 2.0) / (1.0 - explained);
-        let trust = if f > 1.0 { 1.0 - 1.0 / f } else { 0.0 };
-        (trust * covariance / bytes_variance).max(0.0)
+        let slope = self.line.slope();
+        slope.map_or(0.0, |slope| (slope.trust * slope.fitted).max(0.0))
     }
 
     /// Takes in a finished request: the bytes of its answer and its `cost`, its
@@ -124,26 +79,14 @@ impl ObservedWork {
         if !(cost.is_finite() && cost > 0.0) {
             return;
         }
-        let samples = (f64::from(self.samples) + 1.0).min(Self::MEMORY);
-        let weight = 1.0 / samples;
-        let (mean_bytes, mean_cost) = (f64::from(self.mean_bytes), f64::from(self.mean_cost));
+        let samples = self.line.next_samples(Self::MEMORY);
         let mut bytes = (bytes as f64).min(Self::MOST_BYTES);
         let mut cost = cost;
         if samples > 1.0 {
-            bytes = bytes.min(mean_bytes.max(1.0) * Self::LARGEST);
-            cost = cost.min(mean_cost.max(f64::MIN_POSITIVE) * Self::LARGEST);
+            bytes = bytes.min(self.line.mean_x().max(1.0) * Self::LARGEST);
+            cost = cost.min(self.line.mean_y().max(f64::MIN_POSITIVE) * Self::LARGEST);
         }
-        let (bytes_gap, cost_gap) = (bytes - mean_bytes, cost - mean_cost);
-        let blend =
-            |old: f32, product: f64| ((1.0 - weight) * (f64::from(old) + weight * product)) as f32;
-        *self = ObservedWork::from_parts([
-            samples as f32,
-            (mean_bytes + weight * bytes_gap) as f32,
-            (mean_cost + weight * cost_gap) as f32,
-            blend(self.bytes_variance, bytes_gap * bytes_gap),
-            blend(self.cost_variance, cost_gap * cost_gap),
-            blend(self.covariance, bytes_gap * cost_gap),
-        ]);
+        self.line = self.line.with(bytes, cost, samples).unwrap_or_default();
     }
 }
 

@@ -20,17 +20,14 @@
 //! shrinks by its F statistic, and where size explains nothing every request
 //! counts as one.
 
+use super::line::Line;
+
 /// A line of expected work over size.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WorkModel {
-    samples: f32,
     mean_size: f32,
-    /// Of the regressor, the relative size beyond 1 over the load.
-    mean_excess: f32,
-    mean_cost: f32,
-    excess_variance: f32,
-    cost_variance: f32,
-    covariance: f32,
+    /// Of cost over the relative size beyond 1 over the load.
+    line: Line,
 }
 
 /// What was known when a request was picked.
@@ -44,11 +41,9 @@ pub struct AtPick {
 
 impl WorkModel {
     /// Numbers that make up the model.
-    pub const PARTS: usize = 7;
+    pub const PARTS: usize = 1 + Line::PARTS;
     /// Memory, in samples.
     const MEMORY: f64 = 300.0;
-    /// Before this many samples all requests count as one.
-    const NEEDED: f64 = 20.0;
     /// Work is at least this many mean requests...
     pub const LEAST: f64 = 0.02;
     /// ...and at most so many: the line is not trusted far beyond what made it.
@@ -62,50 +57,20 @@ impl WorkModel {
     /// The model from its parts; an empty one where they make no sense.
     #[must_use]
     pub fn from_parts(parts: [f32; Self::PARTS]) -> Self {
-        let [
-            samples,
-            mean_size,
-            mean_excess,
-            mean_cost,
-            excess_variance,
-            cost_variance,
-            covariance,
-        ] = parts;
-        let not_negative = [
-            samples,
-            mean_size,
-            mean_cost,
-            excess_variance,
-            cost_variance,
-        ];
-        let sound = parts.iter().all(|part| part.is_finite())
-            && not_negative.iter().all(|part| *part >= 0.0);
-        if !sound {
-            return WorkModel::default();
-        }
-        WorkModel {
-            samples,
-            mean_size,
-            mean_excess,
-            mean_cost,
-            excess_variance,
-            cost_variance,
-            covariance,
+        let [mean_size, line @ ..] = parts;
+        match Line::from_parts(line) {
+            Some(line) if mean_size.is_finite() && mean_size >= 0.0 => {
+                WorkModel { mean_size, line }
+            }
+            _ => WorkModel::default(),
         }
     }
 
     /// The parts, to be stored.
     #[must_use]
     pub const fn parts(self) -> [f32; Self::PARTS] {
-        [
-            self.samples,
-            self.mean_size,
-            self.mean_excess,
-            self.mean_cost,
-            self.excess_variance,
-            self.cost_variance,
-            self.covariance,
-        ]
+        let [a, b, c, d, e, f] = self.line.parts();
+        [self.mean_size, a, b, c, d, e, f]
     }
 
     /// The work to expect of a request of this size, in units of the pool's mean
@@ -129,27 +94,14 @@ impl WorkModel {
 
     /// The part of a mean request's work that grows with its size, 0 to 1,
     /// as far as the evidence goes.
-    ///
-    /// The fitted slope is shrunk by how likely it is to be chance: the F
-    /// statistic of the regression, `F = r^2 (n - 2) / (1 - r^2)`, gives the
-    /// factor `max(0, 1 - 1 / F)` (the positive-part James-Stein estimator for
-    /// one coefficient).
     #[must_use]
     pub fn slope(&self) -> f64 {
-        let samples = f64::from(self.samples);
-        let excess_variance = f64::from(self.excess_variance);
-        let product = excess_variance * f64::from(self.cost_variance);
-        if samples < Self::NEEDED || product <= 0.0 {
+        let Some(slope) = self.line.slope() else {
             return 0.0;
-        }
-        let covariance = f64::from(self.covariance);
-        let explained = (covariance * covariance / product).min(0.9999);
-        let f = explained * (samples - 2.0) / (1.0 - explained);
-        let trust = if f > 1.0 { 1.0 - 1.0 / f } else { 0.0 };
-        let slope = covariance / excess_variance;
+        };
         // The line's value at excess 0 is the cost of a mean request.
-        let mean_cost = f64::from(self.mean_cost) - slope * f64::from(self.mean_excess);
-        let relative = trust * slope / mean_cost;
+        let mean_cost = self.line.mean_y() - slope.fitted * self.line.mean_x();
+        let relative = slope.trust * slope.fitted / mean_cost;
         if relative.is_finite() {
             relative.clamp(0.0, 1.0)
         } else {
@@ -166,9 +118,8 @@ impl WorkModel {
         if !(cost.is_finite() && cost > 0.0 && at_pick.load >= 1.0) {
             return;
         }
-        let samples = (f64::from(self.samples) + 1.0).min(Self::MEMORY);
-        let weight = 1.0 / samples;
-        let mean_cost = f64::from(self.mean_cost);
+        let samples = self.line.next_samples(Self::MEMORY);
+        let mean_cost = self.line.mean_y();
         let mean_size = f64::from(self.mean_size);
         let (size, cost) = if samples > 1.0 {
             (
@@ -178,7 +129,7 @@ impl WorkModel {
         } else {
             (size, cost)
         };
-        let mean_size = mean_size + weight * (size - mean_size);
+        let mean_size = mean_size + (1.0 / samples) * (size - mean_size);
         let relative = if mean_size > 0.0 {
             size / mean_size
         } else {
@@ -193,19 +144,13 @@ impl WorkModel {
             cost
         };
 
-        let excess_gap = excess - f64::from(self.mean_excess);
-        let cost_gap = own_cost - mean_cost;
-        let blend =
-            |old: f32, product: f64| ((1.0 - weight) * (f64::from(old) + weight * product)) as f32;
-        *self = WorkModel::from_parts([
-            samples as f32,
-            mean_size as f32,
-            (f64::from(self.mean_excess) + weight * excess_gap) as f32,
-            (mean_cost + weight * cost_gap) as f32,
-            blend(self.excess_variance, excess_gap * excess_gap),
-            blend(self.cost_variance, cost_gap * cost_gap),
-            blend(self.covariance, excess_gap * cost_gap),
-        ]);
+        *self = match self.line.with(excess, own_cost, samples) {
+            Some(line) => WorkModel {
+                mean_size: mean_size as f32,
+                line,
+            },
+            None => WorkModel::default(),
+        };
     }
 }
 

@@ -20,15 +20,13 @@ pub(super) fn bare(end: End) -> Finished {
 }
 
 pub(super) fn answered(status: u16) -> Finished {
-    Finished {
-        ..bare(End {
-            status: Some(status),
-            attempts: 1,
-            request_complete: true,
-            response_complete: true,
-            ..End::default()
-        })
-    }
+    bare(End {
+        status: Some(status),
+        attempts: 1,
+        request_complete: true,
+        response_complete: true,
+        ..End::default()
+    })
 }
 
 pub(super) fn reset() -> Finished {
