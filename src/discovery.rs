@@ -1,19 +1,21 @@
 //! Which endpoints a cluster has, learned from who answers.
 //!
 //! The filter does not see the proxy's host list. But a request without a picked
-//! endpoint goes where the proxy's own balancing sends it, and the answer tells
-//! where that was. So a share of the requests is left to the proxy: all of them
-//! while nothing is known, and fewer the more is known. What has answered is
-//! picked from then on.
+//! endpoint goes where the proxy's own balancing sends it, and the answer shows
+//! where that was. So the filter leaves a share of the requests to the proxy: all of
+//! them while it knows no endpoint, and fewer the more it knows. If no endpoint has
+//! come or gone for a while, it leaves one request per period, independent of the
+//! number of requests. It picks every endpoint that has answered from then on.
 //!
-//! An endpoint is forgotten when the proxy does not know it (it served a request
-//! elsewhere at the first try), when it has failed [`STRIKES`] times without an
-//! answer, and when it has not answered for [`SILENCE`] while others have. All
-//! three are cheap to get wrong: an endpoint that lives is found again.
+//! The filter forgets an endpoint in three cases: the proxy does not know it (it
+//! served a request elsewhere at the first attempt); it has failed [`STRIKES`] times
+//! without an answer; or it has not answered for [`SILENCE`] while others have and
+//! nothing is in flight there. A mistake costs little in all three: a live endpoint
+//! is found again.
 //!
-//! The workers share one list for each cluster. What a worker finds it picks and
-//! tells at once, for the worker that replaces it may be configured any moment; the
-//! others know of it after their next tick.
+//! The workers share one list per cluster. A worker picks what it finds and
+//! publishes it at once, because the worker that replaces it may be configured at any
+//! moment; the others know it after their next tick.
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ use hashbrown::HashMap;
 
 use crate::config::{Config, endpoint_address};
 use crate::host::{SetError, SharedData, Version};
+use crate::pool::identity;
 use crate::random::Rng;
 use crate::state::endpoints::{self, CAPACITY, Known};
 use crate::time::Timestamp;
@@ -40,6 +43,11 @@ const SHARE_OF_ONE: f64 = 0.25;
 const EXCITEMENT: Duration = Duration::from_secs(5);
 /// The share of requests left to the proxy during that time.
 const EXCITED_SHARE: f64 = 0.1;
+/// Later the time between two that are left to the proxy is this part of the time
+/// since endpoints came or went, within the two bounds.
+const PART_OF_REST: u32 = 8;
+const LEAST_PERIOD: Duration = Duration::from_secs(1);
+const MOST_PERIOD: Duration = Duration::from_secs(10);
 /// How stale the list may be in when an endpoint last answered.
 const REFRESH: Duration = Duration::from_secs(10);
 /// How often a write is tried before it waits for the next tick.
@@ -58,9 +66,13 @@ struct Cluster {
     key: String,
     version: Option<Version>,
     known: Vec<Known>,
-    /// By the endpoint's address.
-    heard: HashMap<String, Heard>,
+    /// By the identity of the endpoint's address: no other table here is by names, and
+    /// hashing those is code of its own.
+    heard: HashMap<u64, Heard>,
     found_at: Option<Timestamp>,
+    /// When endpoints last came or went here, as far as this worker has seen.
+    changed_at: Option<Timestamp>,
+    explored_at: Option<Timestamp>,
 }
 
 /// What this worker has heard of an endpoint.
@@ -100,6 +112,8 @@ impl Discovery {
                 known: Vec::new(),
                 heard: HashMap::new(),
                 found_at: None,
+                changed_at: None,
+                explored_at: None,
             });
         }
         discovery
@@ -120,9 +134,10 @@ impl Discovery {
     }
 
     /// Whether the next request to `cluster` is left to the proxy, to see where
-    /// it goes. Never where there is nothing to discover.
-    pub fn explores(&self, cluster: &str, now: Timestamp, rng: &mut Rng) -> bool {
-        let Some(cluster) = self.cluster(cluster) else {
+    /// it goes; then it is counted as one. Never where there is nothing to
+    /// discover.
+    pub fn explores(&mut self, cluster: &str, now: Timestamp, rng: &mut Rng) -> bool {
+        let Some(cluster) = self.cluster_mut(cluster) else {
             return false;
         };
         let known = cluster.known.len();
@@ -132,8 +147,15 @@ impl Discovery {
         let excited = cluster
             .found_at
             .is_some_and(|at| now.since(at) < EXCITEMENT);
+        if !excited && !cluster.is_due(now) {
+            return false;
+        }
         let least = if excited { EXCITED_SHARE } else { LEAST_SHARE };
-        rng.unit() < (SHARE_OF_ONE / known as f64).max(least)
+        let explores = rng.unit() < (SHARE_OF_ONE / known as f64).max(least);
+        if explores {
+            cluster.explored_at = Some(now);
+        }
+        explores
     }
 
     /// The endpoint has answered a request that was not sent to it by name.
@@ -154,6 +176,7 @@ impl Discovery {
         heard.strikes = 0;
         heard.news = Some(News::Found);
         cluster.found_at = Some(now);
+        cluster.changed_at = Some(now);
         cluster.known.push(Known {
             address,
             seen_at: now,
@@ -170,25 +193,36 @@ impl Discovery {
         }
     }
 
+    /// Requests are in flight at the endpoint, which so is not silent. Whether it
+    /// will ever answer them is another question.
+    pub fn works(&mut self, cluster: &str, address: &str, now: Timestamp) {
+        if let Some(cluster) = self.cluster_mut(cluster) {
+            cluster.heard_of(address).answered_at = Some(now);
+        }
+    }
+
     /// A request to the endpoint has failed before it was answered. Returns
     /// whether the endpoint is forgotten.
-    pub fn failed(&mut self, cluster: &str, address: &str) -> bool {
+    pub fn failed(&mut self, cluster: &str, address: &str, now: Timestamp) -> bool {
         let Some(known) = self.cluster_mut(cluster) else {
             return false;
         };
         let heard = known.heard_of(address);
         heard.strikes += 1;
-        heard.strikes >= STRIKES && self.absent(cluster, address)
+        heard.strikes >= STRIKES && self.absent(cluster, address, now)
     }
 
     /// The proxy does not know the endpoint. Returns whether it is forgotten.
-    pub fn absent(&mut self, cluster: &str, address: &str) -> bool {
+    pub fn absent(&mut self, cluster: &str, address: &str, now: Timestamp) -> bool {
         let Some(cluster) = self.cluster_mut(cluster) else {
             return false;
         };
         let before = cluster.known.len();
         cluster.known.retain(|it| it.address != address);
         let was_known = cluster.known.len() < before;
+        if was_known {
+            cluster.changed_at = Some(now);
+        }
         let heard = cluster.heard_of(address);
         heard.strikes = 0;
         heard.answered_at = None;
@@ -238,6 +272,17 @@ impl Discovery {
 }
 
 impl Cluster {
+    /// Whether it is time to look for others again.
+    fn is_due(&self, now: Timestamp) -> bool {
+        let Some(explored_at) = self.explored_at else {
+            return true;
+        };
+        let rest = self
+            .changed_at
+            .map_or(MOST_PERIOD, |at| now.since(at) / PART_OF_REST);
+        now.since(explored_at) >= rest.clamp(LEAST_PERIOD, MOST_PERIOD)
+    }
+
     fn tick(&mut self, shared: &mut impl SharedData, now: Timestamp) -> bool {
         for _ in 0..ATTEMPTS {
             let Ok(stored) = shared.get(&self.key) else {
@@ -255,14 +300,14 @@ impl Cluster {
             }
             if listed.as_ref() == Some(&merged) {
                 self.version = version;
-                return self.adopt(merged);
+                return self.adopt_at(merged, now);
             }
             let bytes = endpoints::encode(&merged);
             match shared.compare_and_set(&self.key, &bytes, version) {
                 Ok(()) => {
                     // Its new version is not told; the next tick reads it.
                     self.version = None;
-                    return self.adopt(merged);
+                    return self.adopt_at(merged, now);
                 }
                 Err(SetError::Conflict) => {}
                 Err(SetError::Host(_)) => return false,
@@ -273,12 +318,12 @@ impl Cluster {
 
     #[inline(never)]
     fn heard_of(&mut self, address: &str) -> &mut Heard {
-        self.heard.entry_ref(address).or_default()
+        self.heard.entry(identity(&[address])).or_default()
     }
 
     #[inline(never)]
     fn heard(&self, endpoint: &Known) -> Option<&Heard> {
-        self.heard.get(&endpoint.address)
+        self.heard.get(&identity(&[&endpoint.address]))
     }
 
     fn news_of(&self, endpoint: &Known) -> Option<News> {
@@ -329,6 +374,14 @@ impl Cluster {
         merged
     }
 
+    fn adopt_at(&mut self, list: Vec<Known>, now: Timestamp) -> bool {
+        let changed = self.adopt(list);
+        if changed {
+            self.changed_at = Some(now);
+        }
+        changed
+    }
+
     /// Takes the list over, in which this worker's news is; whether endpoints have
     /// come or gone.
     fn adopt(&mut self, list: Vec<Known>) -> bool {
@@ -336,10 +389,11 @@ impl Cluster {
             |list: &[Known]| -> Vec<String> { list.iter().map(|it| it.address.clone()).collect() };
         let changed = addresses(&list) != addresses(&self.known);
         // What was heard is in the list now, but for failures so far.
-        self.heard.retain(|address, heard| {
+        let is_listed = |key: u64| list.iter().any(|it| identity(&[&it.address]) == key);
+        self.heard.retain(|key, heard| {
             heard.news = None;
             heard.answered_at = None;
-            heard.strikes > 0 && list.iter().any(|it| it.address == *address)
+            heard.strikes > 0 && is_listed(*key)
         });
         self.known = list;
         changed

@@ -1,26 +1,42 @@
 //! The filter's metrics: their names, and the handles that the host gave.
 //!
 //! Labels are part of a metric's name, `paceline_picks_total;pool=default;upstream=gpu-a`,
-//! in a form that Envoy's `stats_tags` turn into tags again. Their number is
-//! bounded by the configuration and, where endpoints come and go, by
-//! [`MAX_ENDPOINTS`]. A metric that the host refuses to define is not counted,
-//! and nothing else changes.
+//! in a form that Envoy's `stats_tags` turn back into tags. Counters of several
+//! plugins add up, so plugins share them; a gauge belongs to one plugin and has its
+//! name as a label. The configuration limits the number of metrics, and for
+//! endpoints that come and go [`MAX_ENDPOINTS`] and [`NAME_EVERY`] do. If the host
+//! refuses to define a metric, it is not counted, and nothing else changes.
+//!
+//! Members and upstreams are named by their handles, because their numbers are
+//! valid only until the topology changes.
 
-use hashbrown::HashMap;
-
-use crate::decision::{Measured, PassThrough, QUANTILES, Quantiles, Released};
+use crate::config::Mode;
+use crate::decision::{Condition, Measured, PassThrough, QUANTILES, Quantiles};
 use crate::estimate::Basis;
+use crate::health::Verdict;
 use crate::host::{Host, MetricId, MetricKind};
-use crate::outcome::Outcome;
-use crate::pool::{MemberIndex, Topology, Upstream, UpstreamIndex};
+use crate::outcome::{End, Outcome};
+use crate::outlier::Event;
+use crate::pool::{MemberHandle, PoolIndex, Topology, Upstream, UpstreamHandle};
 use crate::request::Unknown;
-use crate::state::{Measure, StateError, transaction};
+use crate::state::{Measure, StateError, cell};
+use crate::time::Timestamp;
 
-/// How many endpoints have metrics of their own. The proxy forgets no metric, so
-/// those that a worker gets to know after them are counted together.
-pub const MAX_ENDPOINTS: usize = 256;
+mod capacity;
+mod observed;
+mod outliers;
+mod slots;
+#[cfg(test)]
+mod tests;
 
-/// The label of all endpoints beyond [`MAX_ENDPOINTS`].
+use capacity::CapacityMetrics;
+use observed::ObservedMetrics;
+pub use observed::{Agreement, Group};
+use outliers::OutlierMetrics;
+use slots::Slots;
+pub use slots::{MAX_ENDPOINTS, NAME_EVERY};
+
+/// The label of all endpoints that have no metrics of their own.
 const OTHER: &str = "other";
 
 /// Handles of all metrics of one configuration.
@@ -32,24 +48,51 @@ pub struct Metrics {
     in_flight: Vec<Option<Metric>>,
     upstream_slots: Slots,
     explorations: Vec<Metric>,
+    panics: Vec<Metric>,
     weighs: Vec<Metric>,
     pass_throughs: Vec<Metric>,
     /// For each pool, by reason.
     sizes_unknown: Vec<Vec<Metric>>,
     models_unknown: Vec<Metric>,
+    /// The label of this plugin's gauges.
+    plugin: String,
     retries: Metric,
     state_errors: Metric,
+    capacity: CapacityMetrics,
+    /// Of each pool that does not balance all of its requests.
+    observed: Vec<Option<ObservedMetrics>>,
 }
 
 #[derive(Debug)]
 struct MemberMetrics {
     picks: Metric,
+    /// Picks that nothing came of, once there is one.
+    considered: Option<Metric>,
     adoptions: Metric,
     first_byte: Metric,
     latency: Metric,
     outcomes: Vec<Metric>,
     /// By measure, each for all quantiles.
     quantiles: Vec<QuantileMetrics>,
+    /// The labels of all of them.
+    labels: String,
+    /// Whether several members have these metrics together.
+    is_shared: bool,
+    /// Of its ejections and its warming, once there is something to tell.
+    outliers: Option<Box<OutlierMetrics>>,
+    /// Where the pool has a health check.
+    health: Option<HealthMetrics>,
+}
+
+/// What is told of a member that is asked whether it is ready.
+#[derive(Debug)]
+struct HealthMetrics {
+    /// Not where several members share it.
+    ready: Option<Metric>,
+    /// What `ready` shows; `None` before it shows anything.
+    shown: Option<bool>,
+    /// By verdict.
+    probes: Vec<Metric>,
 }
 
 /// The gauges of one measure.
@@ -63,11 +106,12 @@ struct QuantileMetrics {
 }
 
 impl Metrics {
-    /// The metrics of `topology`. Those that tell something before the first
+    /// The metrics of `topology`, in the plugin of that name. Those that tell something before the first
     /// request are defined at once, the others at their first use.
-    pub fn new(topology: &Topology, host: &mut impl Host) -> Self {
+    pub fn new(topology: &Topology, plugin: &str, host: &mut impl Host, now: Timestamp) -> Self {
+        let plugin = format!(";plugin={}", label(plugin));
         let weighs = |pool: &crate::pool::Pool| {
-            let name = format!("paceline_weighs;pool={}", label(&pool.name));
+            let name = format!("paceline_weighs;pool={}{plugin}", label(&pool.name));
             Metric::new(MetricKind::Gauge, name)
         };
         let pass_through = |reason: &PassThrough| {
@@ -89,6 +133,14 @@ impl Metrics {
             let name = format!("paceline_explorations_total;pool={}", label(&pool.name));
             Metric::new(MetricKind::Counter, name)
         };
+        let panics = |pool: &crate::pool::Pool| {
+            let name = format!("paceline_panic_picks_total;pool={}", label(&pool.name));
+            Metric::new(MetricKind::Counter, name)
+        };
+        let observed = |pool: &crate::pool::Pool| {
+            let is_watched = pool.mode != Mode::Balance;
+            is_watched.then(|| ObservedMetrics::new(&pool.name))
+        };
         let counter = |name: &str| Metric::new(MetricKind::Counter, name.to_owned());
         let mut metrics = Metrics {
             members: Vec::new(),
@@ -96,63 +148,81 @@ impl Metrics {
             in_flight: Vec::new(),
             upstream_slots: Slots::default(),
             explorations: topology.pools.iter().map(explorations).collect(),
+            panics: topology.pools.iter().map(panics).collect(),
             weighs: topology.pools.iter().map(weighs).collect(),
             pass_throughs: PassThrough::ALL.iter().map(pass_through).collect(),
             sizes_unknown: topology.pools.iter().map(size_unknown).collect(),
             models_unknown: by_reason("paceline_model_unknown_total", ""),
+            plugin: plugin.clone(),
             retries: counter("paceline_transaction_retries_total"),
             state_errors: counter("paceline_state_errors_total"),
+            capacity: CapacityMetrics::new(topology),
+            observed: topology.pools.iter().map(observed).collect(),
         };
         let at_once = metrics.pass_throughs.iter_mut();
         for metric in at_once.chain([&mut metrics.retries, &mut metrics.state_errors]) {
             metric.id(host);
         }
-        metrics.set_topology(topology, host);
+        metrics.set_topology(topology, host, now);
         metrics
     }
 
     /// Follows a change of what can be chosen from. The gauges of what is gone
-    /// show that nothing is in flight there.
-    pub fn set_topology(&mut self, topology: &Topology, host: &mut impl Host) {
-        let before = self.upstream_slots.places.clone();
-        self.member_slots.places.clear();
+    /// show that nothing is in flight there and nothing was measured.
+    pub fn set_topology(&mut self, topology: &Topology, host: &mut impl Host, now: Timestamp) {
+        let gone = self.member_slots.begin();
         for member in &topology.members {
-            let upstream = topology.upstreams.get(member.upstream);
+            let upstream = topology.upstream(member.upstream);
             let is_endpoint = upstream.is_some_and(|it| it.endpoint.is_some());
-            let shared =
-                (is_endpoint && self.member_slots.are_full()).then_some(member.pool as u64);
-            let slot = self
-                .member_slots
-                .place(member.identity, shared, is_endpoint);
-            if slot == self.members.len() {
-                let pool = topology
-                    .pools
-                    .get(member.pool)
-                    .map_or("", |pool| &pool.name);
-                let name = match shared {
-                    None => upstream.map_or("", Upstream::name),
-                    Some(_) => OTHER,
+            let slot = self.member_slots.place(
+                member.identity,
+                is_endpoint.then_some(member.pool.0 as u64),
+                now,
+            );
+            if slot.number == self.members.len() {
+                let pool = topology.pool(member.pool);
+                let name = match slot.is_shared {
+                    false => upstream.map_or("", Upstream::name),
+                    true => OTHER,
                 };
-                let mut metrics = MemberMetrics::new(pool, name);
-                if shared.is_some() {
+                let is_checked = pool.is_some_and(|pool| pool.is_checked);
+                let pool = pool.map_or("", |pool| &pool.name);
+                let mut metrics = MemberMetrics::new(pool, name, is_checked, &self.plugin);
+                metrics.is_shared = slot.is_shared;
+                if slot.is_shared {
                     // Quantiles of one of several would not be those of all.
                     metrics.quantiles.clear();
+                    if let Some(health) = &mut metrics.health {
+                        health.ready = None;
+                    }
                 }
                 metrics.picks.id(host);
                 self.members.push(metrics);
             }
         }
-        self.upstream_slots.places.clear();
+        for slot in self.member_slots.end(gone) {
+            let Some(gone) = self.members.get_mut(slot) else {
+                continue;
+            };
+            for metrics in &mut gone.quantiles {
+                metrics.show(host, None);
+            }
+            if let Some(health) = &mut gone.health {
+                health.show(host, false);
+            }
+            if let Some(outliers) = &mut gone.outliers {
+                outliers.show(host, Condition::GOOD);
+            }
+        }
+        let gone = self.upstream_slots.begin();
         for upstream in &topology.upstreams {
-            let is_endpoint = upstream.endpoint.is_some();
-            let shared = (is_endpoint && self.upstream_slots.are_full()).then_some(0);
-            let slot = self
-                .upstream_slots
-                .place(upstream.identity, shared, is_endpoint);
-            if slot == self.in_flight.len() {
+            let group = upstream.endpoint.is_some().then_some(0);
+            let slot = self.upstream_slots.place(upstream.identity, group, now);
+            if slot.number == self.in_flight.len() {
                 // No level of one of several would be that of all.
-                let gauge = shared.is_none().then(|| {
-                    let name = format!("paceline_in_flight;upstream={}", label(upstream.name()));
+                let gauge = (!slot.is_shared).then(|| {
+                    let (upstream, plugin) = (label(upstream.name()), &self.plugin);
+                    let name = format!("paceline_in_flight;upstream={upstream}{plugin}");
                     let mut gauge = Metric::new(MetricKind::Gauge, name);
                     gauge.id(host);
                     gauge
@@ -160,43 +230,110 @@ impl Metrics {
                 self.in_flight.push(gauge);
             }
         }
-        for slot in before {
-            if !self.upstream_slots.places.contains(&slot)
-                && let Some(Some(gauge)) = self.in_flight.get_mut(slot)
-            {
+        for slot in self.upstream_slots.end(gone) {
+            if let Some(Some(gauge)) = self.in_flight.get_mut(slot) {
                 gauge.record(host, 0);
             }
         }
     }
 
-    fn member(&mut self, member: MemberIndex) -> Option<&mut MemberMetrics> {
-        let slot = self.member_slots.places.get(member)?;
-        self.members.get_mut(*slot)
+    fn member(&mut self, member: MemberHandle) -> Option<&mut MemberMetrics> {
+        let slot = self.member_slots.find(member)?;
+        self.members.get_mut(slot)
     }
 
     /// A request of `pool` went to its cluster without an endpoint picked.
-    pub fn explored(&mut self, host: &mut impl Host, pool: usize) {
-        if let Some(metric) = self.explorations.get_mut(pool) {
+    pub fn explored(&mut self, host: &mut impl Host, pool: PoolIndex) {
+        if let Some(metric) = self.explorations.get_mut(pool.0) {
             metric.add(host, 1);
         }
     }
 
+    /// A request of `pool` was placed among all its upstreams, because too many are
+    /// ejected.
+    pub fn panicked(&mut self, host: &mut impl Host, pool: PoolIndex) {
+        if let Some(metric) = self.panics.get_mut(pool.0) {
+            metric.add(host, 1);
+        }
+    }
+
+    /// `member` was ejected, or has come back.
+    pub fn stands(&mut self, host: &mut impl Host, member: MemberHandle, event: Event) {
+        let plugin = self.plugin.clone();
+        if let Event::Ejected(reason) = event
+            && let Some(member) = self.member(member)
+        {
+            member.outliers(&plugin).ejected(host, reason);
+        }
+    }
+
+    /// `member` is in this condition.
+    pub fn condition(&mut self, host: &mut impl Host, member: MemberHandle, condition: Condition) {
+        let slot = self.member_slots.find(member);
+        let Some(member) = slot.and_then(|slot| self.members.get_mut(slot)) else {
+            return;
+        };
+        if condition != Condition::GOOD || member.outliers.is_some() {
+            member.outliers(&self.plugin).show(host, condition);
+        }
+    }
+
     /// A request was sent to `member`.
-    pub fn picked(&mut self, host: &mut impl Host, member: MemberIndex) {
+    pub fn picked(&mut self, host: &mut impl Host, member: MemberHandle) {
         if let Some(member) = self.member(member) {
             member.picks.add(host, 1);
         }
     }
 
+    /// A request would have been sent to `member`.
+    pub fn considered(&mut self, host: &mut impl Host, member: MemberHandle) {
+        if let Some(member) = self.member(member) {
+            let labels = &member.labels;
+            let named = || ["paceline_observed_picks_total", labels].concat();
+            let metric = member
+                .considered
+                .get_or_insert_with(|| Metric::new(MetricKind::Counter, named()));
+            metric.add(host, 1);
+        }
+    }
+
+    /// A request of `pool` took the proxy's own route, and this is how that compares
+    /// with the pick: by the upstream, and by the seconds that were expected at the pick
+    /// and there.
+    pub fn compared(
+        &mut self,
+        host: &mut impl Host,
+        pool: PoolIndex,
+        agreement: Agreement,
+        delays: Option<(f64, f64)>,
+    ) {
+        if let Some(Some(metrics)) = self.observed.get_mut(pool.0) {
+            metrics.compared(host, agreement, delays);
+        }
+    }
+
+    /// A request of this pool and group ended after so many milliseconds.
+    pub fn tried(
+        &mut self,
+        host: &mut impl Host,
+        (pool, group): (PoolIndex, Group),
+        end: &End,
+        millis: u64,
+    ) {
+        if let Some(Some(metrics)) = self.observed.get_mut(pool.0) {
+            metrics.tried(host, group, end, millis);
+        }
+    }
+
     /// A request turned out to be served by `member`, which was not picked.
-    pub fn adopted(&mut self, host: &mut impl Host, member: MemberIndex) {
+    pub fn adopted(&mut self, host: &mut impl Host, member: MemberHandle) {
         if let Some(member) = self.member(member) {
             member.adoptions.add(host, 1);
         }
     }
 
     /// A request to `member` ended.
-    pub fn ended(&mut self, host: &mut impl Host, member: MemberIndex, outcome: Outcome) {
+    pub fn ended(&mut self, host: &mut impl Host, member: MemberHandle, outcome: Outcome) {
         let member = self.member(member);
         if let Some(metric) = member.and_then(|m| m.outcomes.get_mut(outcome.index())) {
             metric.add(host, 1);
@@ -204,14 +341,14 @@ impl Metrics {
     }
 
     /// The first byte of `member`'s answer came after so many milliseconds.
-    pub fn first_byte(&mut self, host: &mut impl Host, member: MemberIndex, millis: u64) {
+    pub fn first_byte(&mut self, host: &mut impl Host, member: MemberHandle, millis: u64) {
         if let Some(member) = self.member(member) {
             member.first_byte.record(host, millis);
         }
     }
 
     /// The last byte of `member`'s answer came after so many milliseconds.
-    pub fn latency(&mut self, host: &mut impl Host, member: MemberIndex, millis: u64) {
+    pub fn latency(&mut self, host: &mut impl Host, member: MemberHandle, millis: u64) {
         if let Some(member) = self.member(member) {
             member.latency.record(host, millis);
         }
@@ -220,8 +357,8 @@ impl Metrics {
     /// The quantiles of what was measured of `member`. Those of which nothing
     /// was heard for long are 0, and those of which nothing ever was are not
     /// there.
-    pub fn measured(&mut self, host: &mut impl Host, member: MemberIndex, measured: &Measured) {
-        let Some(member) = self.members.get_mut(member) else {
+    pub fn measured(&mut self, host: &mut impl Host, member: MemberHandle, measured: &Measured) {
+        let Some(member) = self.member(member) else {
             return;
         };
         for (metrics, quantiles) in member.quantiles.iter_mut().zip(measured) {
@@ -229,42 +366,40 @@ impl Metrics {
         }
     }
 
-    /// So many requests are in flight at the upstream with this number.
-    pub fn in_flight(&mut self, host: &mut impl Host, upstream: UpstreamIndex, requests: u64) {
-        let slot = self.upstream_slots.places.get(upstream);
-        if let Some(Some(metric)) = slot.and_then(|slot| self.in_flight.get_mut(*slot)) {
+    /// A probe of `member` has ended.
+    pub fn probed(&mut self, host: &mut impl Host, member: MemberHandle, verdict: Verdict) {
+        let health = self.member(member).and_then(|it| it.health.as_mut());
+        if let Some(metric) = health.and_then(|it| it.probes.get_mut(verdict.index())) {
+            metric.add(host, 1);
+        }
+    }
+
+    /// Whether `member` is ready, by its pool's health check.
+    pub fn ready(&mut self, host: &mut impl Host, member: MemberHandle, is_ready: bool) {
+        if let Some(health) = self.member(member).and_then(|it| it.health.as_mut()) {
+            health.show(host, is_ready);
+        }
+    }
+
+    /// So many requests are in flight at the upstream.
+    pub fn in_flight(&mut self, host: &mut impl Host, upstream: UpstreamHandle, requests: u64) {
+        let slot = self.upstream_slots.find(upstream);
+        if let Some(Some(metric)) = slot.and_then(|slot| self.in_flight.get_mut(slot)) {
             metric.record(host, requests);
         }
     }
 
     /// The pool with this number measures load in this.
-    pub fn basis(&mut self, host: &mut impl Host, pool: usize, basis: Basis) {
-        if let Some(metric) = self.weighs.get_mut(pool) {
+    pub fn basis(&mut self, host: &mut impl Host, pool: PoolIndex, basis: Basis) {
+        if let Some(metric) = self.weighs.get_mut(pool.0) {
             metric.record(host, u64::from(basis == Basis::Work));
-        }
-    }
-
-    /// A request to the upstream with this number was taken back from the
-    /// count, or that failed.
-    pub fn released(
-        &mut self,
-        host: &mut impl Host,
-        upstream: UpstreamIndex,
-        released: Result<Released, StateError>,
-    ) {
-        match released {
-            Ok(released) => {
-                self.retried(host, released.retries);
-                self.in_flight(host, upstream, released.in_flight);
-            }
-            Err(error) => self.state_failed(host, error),
         }
     }
 
     /// A request was left to the proxy's own route.
     pub fn passed_through(&mut self, host: &mut impl Host, reason: PassThrough) {
         if reason == PassThrough::Contention {
-            self.retried(host, transaction::ATTEMPTS);
+            self.retried(host, cell::ATTEMPTS);
         }
         if let Some(metric) = self.pass_throughs.get_mut(reason.index()) {
             metric.add(host, 1);
@@ -273,8 +408,8 @@ impl Metrics {
 
     /// A request of `pool` counts as the pool's mean, because its size is not
     /// known.
-    pub fn size_unknown(&mut self, host: &mut impl Host, pool: usize, reason: Unknown) {
-        let pool = self.sizes_unknown.get_mut(pool);
+    pub fn size_unknown(&mut self, host: &mut impl Host, pool: PoolIndex, reason: Unknown) {
+        let pool = self.sizes_unknown.get_mut(pool.0);
         if let Some(metric) = pool.and_then(|pool| pool.get_mut(reason.index())) {
             metric.add(host, 1);
         }
@@ -298,14 +433,14 @@ impl Metrics {
     /// A release or a renewal did not reach the shared state.
     pub fn state_failed(&mut self, host: &mut impl Host, error: StateError) {
         if error == StateError::Contended {
-            self.retried(host, transaction::ATTEMPTS);
+            self.retried(host, cell::ATTEMPTS);
         }
         self.state_errors.add(host, 1);
     }
 }
 
 impl MemberMetrics {
-    fn new(pool: &str, upstream: &str) -> Self {
+    fn new(pool: &str, upstream: &str, is_checked: bool, plugin: &str) -> Self {
         let labels = format!(";pool={};upstream={}", label(pool), label(upstream));
         let named = |kind, name: &str| Metric::new(kind, format!("{name}{labels}"));
         let outcome = |outcome: &Outcome| {
@@ -317,62 +452,66 @@ impl MemberMetrics {
         };
         MemberMetrics {
             picks: named(MetricKind::Counter, "paceline_picks_total"),
+            considered: None,
             adoptions: named(MetricKind::Counter, "paceline_adoptions_total"),
             first_byte: named(MetricKind::Histogram, "paceline_first_byte_milliseconds"),
             quantiles: Measure::ALL
                 .iter()
-                .map(|measure| QuantileMetrics::new(*measure, &labels))
+                .map(|measure| QuantileMetrics::new(*measure, &labels, plugin))
                 .collect(),
             latency: named(MetricKind::Histogram, "paceline_latency_milliseconds"),
             outcomes: Outcome::ALL.iter().map(outcome).collect(),
+            is_shared: false,
+            outliers: None,
+            health: is_checked.then(|| HealthMetrics::new(&labels, plugin)),
+            labels,
+        }
+    }
+
+    /// Those of its ejections and its warming.
+    #[inline(never)]
+    fn outliers(&mut self, plugin: &str) -> &mut OutlierMetrics {
+        let (labels, has_gauges) = (&self.labels, !self.is_shared);
+        self.outliers
+            .get_or_insert_with(|| Box::new(OutlierMetrics::new(labels, plugin, has_gauges)))
+    }
+}
+
+impl HealthMetrics {
+    fn new(labels: &str, plugin: &str) -> Self {
+        let probe = |verdict: &Verdict| {
+            let name = format!("paceline_probes_total{labels};outcome={}", verdict.label());
+            Metric::new(MetricKind::Counter, name)
+        };
+        let ready = format!("paceline_ready{labels}{plugin}");
+        HealthMetrics {
+            ready: Some(Metric::new(MetricKind::Gauge, ready)),
+            shown: None,
+            probes: Verdict::ALL.iter().map(probe).collect(),
+        }
+    }
+
+    /// Sets the gauge if it changes.
+    fn show(&mut self, host: &mut impl Host, is_ready: bool) {
+        if self.shown == Some(is_ready) {
+            return;
+        }
+        self.shown = Some(is_ready);
+        if let Some(gauge) = &mut self.ready {
+            gauge.record(host, u64::from(is_ready));
         }
     }
 }
 
-/// Where the metrics of what is in the topology are.
-#[derive(Debug, Default)]
-struct Slots {
-    /// For each number in the topology.
-    places: Vec<usize>,
-    /// Of each identity that ever was.
-    known: HashMap<u64, usize>,
-    /// Of what is counted together.
-    shared: HashMap<u64, usize>,
-    endpoints: usize,
-}
-
-impl Slots {
-    fn are_full(&self) -> bool {
-        self.endpoints >= MAX_ENDPOINTS
-    }
-
-    /// Adds what has `identity` and returns its slot: the one that it has, or
-    /// the next. With `shared` it has one with all others that have the same.
-    #[inline(never)]
-    fn place(&mut self, identity: u64, shared: Option<u64>, is_endpoint: bool) -> usize {
-        let next = self.known.len() + self.shared.len();
-        let slot = match (self.known.get(&identity), shared) {
-            (Some(slot), _) => *slot,
-            (None, Some(shared)) => *self.shared.entry(shared).or_insert(next),
-            (None, None) => {
-                self.endpoints += usize::from(is_endpoint);
-                *self.known.entry(identity).or_insert(next)
-            }
-        };
-        self.places.push(slot);
-        slot
-    }
-}
-
 impl QuantileMetrics {
-    fn new(measure: Measure, labels: &str) -> Self {
+    fn new(measure: Measure, labels: &str, plugin: &str) -> Self {
         let (name, scale) = match measure {
             Measure::Complete => ("paceline_latency_quantile_milliseconds", 1e3),
             Measure::FirstByte => ("paceline_first_byte_quantile_milliseconds", 1e3),
             Measure::ChunkGap => ("paceline_chunk_gap_quantile_microseconds", 1e6),
         };
         let gauge = |(_, quantile): &(f64, &str)| {
-            let name = format!("{name}{labels};quantile={quantile}");
+            let name = format!("{name}{labels};quantile={quantile}{plugin}");
             Metric::new(MetricKind::Gauge, name)
         };
         QuantileMetrics {
@@ -383,6 +522,7 @@ impl QuantileMetrics {
     }
 
     /// Sets the gauges that change.
+    #[inline(never)]
     fn show(&mut self, host: &mut impl Host, quantiles: Quantiles) {
         if quantiles.is_none() && self.shown.is_none() {
             return;

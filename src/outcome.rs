@@ -1,6 +1,10 @@
-//! How a request ended, and what that says of the upstream that was picked.
+//! How a request ended, and what that says about the upstream that was picked.
+
+mod details;
 
 use std::time::Duration;
+
+pub use details::Details;
 
 /// What the proxy knows of a request when it ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,10 +20,17 @@ pub struct End {
     /// Whether it came here after it had failed elsewhere. Then `attempts` are
     /// those of this upstream, and the time since the pick says nothing of it.
     pub is_moved: bool,
+    /// Whether another route than that of the pick has taken the request.
+    pub is_elsewhere: bool,
     /// Whether the request was received to its end.
     pub request_complete: bool,
     /// Whether the response was sent to its end.
     pub response_complete: bool,
+    /// Whether the request asked for a tunnel, which has no end of its own.
+    pub is_tunnel: bool,
+    /// What the proxy says of the response's end; asked for where status and flags
+    /// leave it open.
+    pub details: Details,
 }
 
 /// Bits of Envoy's response flags (`CoreResponseFlag` in
@@ -51,6 +62,10 @@ mod flag {
     pub(super) const NO_HOST: u64 = bits([1]);
     /// No healthy host, circuit breaker open, no such cluster.
     pub(super) const UNAVAILABLE: u64 = bits([1, 7, 24]);
+    /// A circuit breaker is open.
+    pub(super) const NO_ROOM: u64 = bits([7]);
+    /// No such cluster.
+    pub(super) const NO_CLUSTER: u64 = bits([24]);
 }
 
 /// How a request ended.
@@ -58,7 +73,8 @@ mod flag {
 pub enum Outcome {
     /// Answered with a status below 400.
     Success,
-    /// Answered with a 4xx other than 429: the client's fault.
+    /// Answered with a 4xx other than 429, or a gRPC error like it: the client's
+    /// fault, unless this upstream alone says so.
     ClientError,
     /// The client went away.
     ClientAbort,
@@ -76,6 +92,8 @@ pub enum Outcome {
     Unavailable,
     /// The first try failed and the proxy tried again, with whatever result.
     Retried,
+    /// Another route took it, to a cluster that was not picked.
+    NotRouted,
     /// The proxy did not say.
     Unknown,
 }
@@ -87,13 +105,20 @@ pub enum Verdict {
     Succeeded,
     /// It did not.
     Failed,
+    /// It had no room for the request.
+    Full,
+    /// It had no room, or it is broken: which one only its other requests can tell.
+    FullOrFailed,
+    /// It says that the request is wrong. Whether the client is or the upstream,
+    /// only the pool's other upstreams can tell.
+    Refused,
     /// Nothing: somebody else ended the request.
     Neutral,
 }
 
 impl Outcome {
     /// All outcomes, in the order of [`Outcome::index`].
-    pub const ALL: [Outcome; 11] = [
+    pub const ALL: [Outcome; 12] = [
         Outcome::Success,
         Outcome::ClientError,
         Outcome::ClientAbort,
@@ -104,6 +129,7 @@ impl Outcome {
         Outcome::Reset,
         Outcome::Unavailable,
         Outcome::Retried,
+        Outcome::NotRouted,
         Outcome::Unknown,
     ];
 
@@ -127,27 +153,16 @@ impl Outcome {
             Outcome::Reset => "reset",
             Outcome::Unavailable => "unavailable",
             Outcome::Retried => "retried",
+            Outcome::NotRouted => "not_routed",
             Outcome::Unknown => "unknown",
         }
     }
+}
 
-    /// What the outcome says of the upstream.
-    #[must_use]
-    pub const fn verdict(self) -> Verdict {
-        match self {
-            Outcome::Success => Verdict::Succeeded,
-            Outcome::UpstreamError
-            | Outcome::Rejected
-            | Outcome::Timeout
-            | Outcome::Reset
-            | Outcome::Unavailable
-            | Outcome::Retried => Verdict::Failed,
-            Outcome::ClientError
-            | Outcome::ClientAbort
-            | Outcome::LocalReply
-            | Outcome::Unknown => Verdict::Neutral,
-        }
-    }
+/// Whether these flags leave it open who closed the client's connection.
+#[must_use]
+pub const fn is_client_gone(flags: u64) -> bool {
+    flags & flag::CLIENT_GONE != 0
 }
 
 impl End {
@@ -161,12 +176,27 @@ impl End {
         }
     }
 
+    /// Another route has taken the request.
+    #[must_use]
+    pub fn elsewhere() -> Self {
+        End {
+            is_elsewhere: true,
+            ..End::default()
+        }
+    }
+
     /// How the request ended.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let has = |bits: u64| self.flags & bits != 0;
+        if self.is_elsewhere {
+            return Outcome::NotRouted;
+        }
         if self.attempts > 1 {
             return Outcome::Retried;
+        }
+        if has(flag::CLIENT_GONE) && self.details == Details::ClosedByProxy {
+            return Outcome::LocalReply;
         }
         if has(flag::CLIENT_GONE | flag::CLIENT_PROTOCOL) {
             return Outcome::ClientAbort;
@@ -189,12 +219,60 @@ impl End {
         if self.attempts == 0 {
             return Outcome::LocalReply;
         }
+        match self.details {
+            Details::Timeout => return Outcome::Timeout,
+            Details::SlowClient => return Outcome::ClientAbort,
+            Details::LocalReply | Details::ClosedByProxy => return Outcome::LocalReply,
+            Details::None | Details::Upstream => {}
+        }
+        // The proxy cut it, and does not say why.
+        if status < 400 && !self.response_complete && status != 101 && !self.is_tunnel {
+            return Outcome::Unknown;
+        }
         self.grpc_outcome().unwrap_or(match status {
             429 => Outcome::Rejected,
             500.. => Outcome::UpstreamError,
             400.. => Outcome::ClientError,
             _ => Outcome::Success,
         })
+    }
+
+    /// What the end says of the upstream.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self.outcome() {
+            Outcome::Success => Verdict::Succeeded,
+            Outcome::Rejected => Verdict::Full,
+            // A circuit breaker of the cluster is open.
+            Outcome::Unavailable if self.flags & flag::UNAVAILABLE == flag::NO_ROOM => {
+                Verdict::Full
+            }
+            // Model servers whose queue is full say 503; and after a retry the proxy tells
+            // nobody what the first answer was.
+            Outcome::UpstreamError if self.says_unavailable() => Verdict::FullOrFailed,
+            Outcome::Retried => Verdict::FullOrFailed,
+            Outcome::UpstreamError | Outcome::Timeout | Outcome::Reset | Outcome::Unavailable => {
+                Verdict::Failed
+            }
+            Outcome::ClientError => Verdict::Refused,
+            Outcome::ClientAbort | Outcome::LocalReply | Outcome::NotRouted | Outcome::Unknown => {
+                Verdict::Neutral
+            }
+        }
+    }
+
+    /// Whether the upstream answered 503, or gRPC `UNAVAILABLE`.
+    fn says_unavailable(&self) -> bool {
+        match self.grpc_status {
+            None | Some(0) => self.status == Some(503),
+            Some(status) => status == 14,
+        }
+    }
+
+    /// Whether the proxy has no cluster of the picked upstream's name.
+    #[must_use]
+    pub fn is_cluster_missing(&self) -> bool {
+        self.flags & flag::NO_CLUSTER != 0
     }
 
     /// What a gRPC status says; `None` where there is none or it is `OK`.
@@ -267,8 +345,23 @@ mod tests {
             ..answered(200)
         };
         assert_eq!(end.outcome(), Outcome::Retried);
-        assert_eq!(end.outcome().verdict(), Verdict::Failed);
+        assert_eq!(end.verdict(), Verdict::FullOrFailed);
         assert!(!end.is_sample());
+    }
+
+    #[test]
+    fn what_another_route_serves_says_nothing() {
+        for status in [200, 500] {
+            let end = End {
+                is_elsewhere: true,
+                attempts: 2,
+                ..answered(status)
+            };
+            assert_eq!(end.outcome(), Outcome::NotRouted);
+            assert_eq!(end.verdict(), Verdict::Neutral);
+            assert!(!end.is_sample());
+        }
+        assert_eq!(End::elsewhere().outcome(), Outcome::NotRouted);
     }
 
     #[test]
@@ -288,6 +381,7 @@ mod tests {
         );
         assert_eq!(with(1, 503).outcome(), Outcome::Unavailable);
         assert_eq!(with(24, 503).outcome(), Outcome::Unavailable);
+        assert!(with(24, 404).is_cluster_missing() && !with(1, 503).is_cluster_missing());
     }
 
     #[test]
@@ -312,7 +406,7 @@ mod tests {
         };
         assert_eq!(denied.outcome(), Outcome::LocalReply);
         assert_eq!(End::default().outcome(), Outcome::Unknown);
-        assert_eq!(End::default().outcome().verdict(), Verdict::Neutral);
+        assert_eq!(End::default().verdict(), Verdict::Neutral);
     }
 
     #[test]
@@ -337,6 +431,57 @@ mod tests {
             ..answered(200)
         };
         assert!(!cut.is_sample());
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_is_no_success() {
+        let cut = |details| End {
+            response_complete: false,
+            details,
+            ..answered(200)
+        };
+        assert_eq!(cut(Details::Timeout).outcome(), Outcome::Timeout);
+        assert_eq!(cut(Details::Upstream).outcome(), Outcome::Unknown);
+        assert_eq!(cut(Details::None).outcome(), Outcome::Unknown);
+        assert_eq!(cut(Details::LocalReply).outcome(), Outcome::LocalReply);
+        // What has no end of its own is none.
+        let tunnel = End {
+            is_tunnel: true,
+            ..cut(Details::Upstream)
+        };
+        assert_eq!(tunnel.outcome(), Outcome::Success);
+        let websocket = End {
+            status: Some(101),
+            ..cut(Details::Upstream)
+        };
+        assert_eq!(websocket.outcome(), Outcome::Success);
+    }
+
+    #[test]
+    fn the_proxys_words_say_whose_status_it_is() {
+        let says = |status, details| End {
+            details,
+            ..answered(status)
+        };
+        assert_eq!(says(504, Details::Timeout).outcome(), Outcome::Timeout);
+        assert_eq!(
+            says(500, Details::LocalReply).outcome(),
+            Outcome::LocalReply
+        );
+        assert_eq!(
+            says(408, Details::SlowClient).outcome(),
+            Outcome::ClientAbort
+        );
+        assert_eq!(
+            says(500, Details::Upstream).outcome(),
+            Outcome::UpstreamError
+        );
+        let drained = End {
+            flags: 1 << 14,
+            ..says(200, Details::ClosedByProxy)
+        };
+        assert_eq!(drained.outcome(), Outcome::LocalReply);
+        assert_eq!(drained.verdict(), Verdict::Neutral);
     }
 
     #[test]

@@ -24,12 +24,25 @@ impl Rng {
     }
 
     /// A whole number below `bound`, each equally likely (to within `bound`
-    /// in 2^64); 0 where `bound` is 0.
+    /// in 2^32); 0 where `bound` is 0. A bound beyond 2^32 counts as that.
+    #[inline]
     pub fn below(&mut self, bound: usize) -> usize {
         // Multiply-shift (Lemire 2019) without its rejection step: the bias is
-        // less than 2^-40 for any pool that fits in memory.
-        let wide = u128::from(self.next_u64()) * (bound as u128);
-        (wide >> 64) as usize
+        // less than 2^-20 for any pool that fits in memory. On 32 bits, the upper half
+        // of a draw makes one multiplication of what would be a call.
+        let bound = u64::from(u32::try_from(bound).unwrap_or(u32::MAX));
+        (((self.next_u64() >> 32) * bound) >> 32) as usize
+    }
+
+    /// Moves `count` items, drawn without replacement, to the front and returns how
+    /// many that are: all of them if there are no more (Fisher and Yates's
+    /// shuffle, stopped early).
+    pub fn draw_to_front<T>(&mut self, items: &mut [T], count: usize) -> usize {
+        let count = count.min(items.len());
+        for place in 0..count {
+            items.swap(place, place + self.below(items.len() - place));
+        }
+        count
     }
 
     /// A number in [0, 1).

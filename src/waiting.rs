@@ -1,24 +1,20 @@
-//! Requests that wait for their bodies, and whether it is any use.
+//! Requests that wait for their bodies, and whether waiting is of any use.
 //!
-//! A filter that stops a request at its headers is shown the body only if the
-//! proxy was told to (`allow_on_headers_stop_iteration`). Otherwise the body
-//! waits in the proxy for the request to go on, and the request for its body.
-//! The two are told apart by what the proxy has received for the request: if
-//! that grows and nothing is shown, nothing will be. A slow client is not
-//! mistaken for it, because of a slow client nothing has been received.
+//! If a filter stops a request at its headers, the proxy shows the body only if
+//! it is configured to (`allow_on_headers_stop_iteration`). Otherwise the body
+//! waits in the proxy for the request to continue, and the request for its body.
+//! The number of bytes that the proxy has received for the request distinguishes
+//! the cases: if it grows and the proxy shows nothing, it never will. A slow client
+//! is not mistaken for this, because nothing has been received from it.
 //!
-//! A request of whose body a part has been shown goes on from the callback of a
-//! later part alone, never from a tick. Envoy keeps what it buffers for the
-//! filter after a tick has let the request go, and adds the next part to it:
-//! until the middle of 2026 that part was lost, and since then it brings all that
-//! is kept for retries once more.
+//! The proxy shows the filter each part once; the part stays in the stream's own
+//! buffer, and is copied here. If that buffer is full, the proxy stops reading from
+//! the client and rejects nothing. So a request can continue at any moment, from a
+//! tick as well as from a callback, together with the parts that have come.
 
-use std::cell::RefCell;
-use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use crate::exchange::Exchange;
-use crate::host::Host;
+use crate::host::{Host, attributes};
 use crate::request::Unknown;
 use crate::time::Timestamp;
 
@@ -26,31 +22,15 @@ use crate::time::Timestamp;
 /// proxy may have been told to in the meantime.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Bytes that any proxy can hold.
-const SMALL: u32 = 16 * 1024;
+/// How long it may take from the moment that the proxy has received a part of a
+/// body to the moment that it shows it, where it has not shown any yet. A filter
+/// before this one may keep a body back for a while.
+const SHOWS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Where the proxy tells its version: Envoy is at 1 for ever, and counts on here.
-const MINOR_VERSION: [&str; 5] = [
-    "xds",
-    "node",
-    "user_agent_build_version",
-    "version",
-    "minor_number",
-];
-
-/// Since this version of Envoy, what the virtual host says of its buffer holds
-/// while a request waits, and not only once it has gone on.
-const ROOM_SINCE: u64 = 37;
-
-/// The part of Envoy's own buffer, 1 MiB, that leaves room for one more frame of
-/// HTTP/2.
-const ROOM_BEFORE: usize = (1 << 20) - (16 << 10);
+/// Bytes of bodies that a worker keeps at most, beside the largest one.
+const ROOM: usize = 64 << 20;
 
 /// The requests of one worker that wait, by their context.
-///
-/// A part of a body is kept where the rest is certain to fit beside it. Envoy
-/// refuses what does not, and how large its buffer is it does not tell. What
-/// goes on with its first part is never refused.
 #[derive(Debug, Default)]
 pub struct Waiting {
     /// In the order of their contexts.
@@ -58,22 +38,19 @@ pub struct Waiting {
     sight: Sight,
     /// Decided, and still to be resumed: the proxy did not do it when told.
     stuck: Vec<u32>,
-    /// The proxy refused a body that was waited for as too large.
-    refuses: bool,
-    /// The proxy is too old to be given a larger buffer.
-    cramped: bool,
-    /// Bytes of the largest body that has come while it was waited for.
-    largest: usize,
+    /// Bytes that are kept of all bodies.
+    kept: usize,
 }
 
 #[derive(Debug)]
 struct Parked {
-    exchange: Weak<RefCell<Exchange>>,
     since: Timestamp,
     /// Bytes that the proxy had received for the request when it was stopped.
     received: Option<u64>,
-    /// A part of its body has been shown.
-    shown: bool,
+    /// When it was found that the proxy has received more.
+    grown_at: Option<Timestamp>,
+    /// Bytes that are kept of its body.
+    kept: usize,
 }
 
 /// What is known of the proxy.
@@ -81,41 +58,22 @@ struct Parked {
 enum Sight {
     #[default]
     Untried,
-    /// It shows bodies.
+    /// It shows bodies. That does not change while it runs this configuration.
     Shown,
     /// It does not, as was last found out then.
     NotShown(Timestamp),
 }
 
-/// A request that has waited enough, and why it goes on without its body.
-#[derive(Debug)]
+/// A request that has waited enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
     /// The context of its stream.
     pub context: u32,
-    /// Why.
+    /// Why it goes on without its body.
     pub reason: Unknown,
-    parked: Parked,
-}
-
-impl Due {
-    /// Which request; `None` where it has ended.
-    #[must_use]
-    pub fn exchange(&self) -> Option<Rc<RefCell<Exchange>>> {
-        self.parked.exchange.upgrade()
-    }
 }
 
 impl Waiting {
-    /// No request waits yet at this proxy.
-    pub fn new(host: &mut impl Host) -> Self {
-        let version = host.property(&MINOR_VERSION).unwrap_or(None);
-        let version = version.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
-        Waiting {
-            cramped: version.is_some_and(|version| version < ROOM_SINCE),
-            ..Waiting::default()
-        }
-    }
-
     /// Whether a request may wait for its body.
     pub fn may_begin(&mut self, now: Timestamp) -> bool {
         match self.sight {
@@ -129,63 +87,35 @@ impl Waiting {
     }
 
     /// The request of the context that `host` is at waits from now on.
-    pub fn park(
-        &mut self,
-        context: u32,
-        exchange: Weak<RefCell<Exchange>>,
-        host: &mut impl Host,
-        now: Timestamp,
-    ) {
+    pub fn park(&mut self, context: u32, host: &mut impl Host, now: Timestamp) {
         let parked = Parked {
-            exchange,
             since: now,
-            received: received(host),
-            shown: false,
+            received: match self.sight {
+                Sight::Shown => None,
+                _ => received(host),
+            },
+            grown_at: None,
+            kept: 0,
         };
         self.keep(context, parked);
     }
 
-    /// Whether the proxy is to keep so many bytes of a body that does not say how
-    /// large it is: of the request that `host` is at. Over HTTP/1 any number of
-    /// bytes may come next.
-    #[must_use]
-    pub fn may_keep(&self, bytes: usize, host: &mut impl Host) -> bool {
-        if !self.cramped {
-            return !self.refuses;
+    /// Whether so many bytes of the request's body may be kept: there is room for
+    /// 64 MiB of all bodies, and always for a single one.
+    pub fn keeps(&mut self, context: u32, bytes: usize) -> bool {
+        let Ok(place) = self.place(context) else {
+            return true;
+        };
+        let Some((_, parked)) = self.parked.get_mut(place) else {
+            return true;
+        };
+        let others = self.kept.saturating_sub(parked.kept);
+        if others > 0 && others.saturating_add(bytes) > ROOM {
+            return false;
         }
-        let fits = !self.refuses && bytes <= ROOM_BEFORE;
-        fits && protocol(host).as_deref() == Some(b"HTTP/2")
-    }
-
-    /// The largest body to wait for, where so much is configured: less once the
-    /// proxy has refused one.
-    #[must_use]
-    pub fn max_bytes(&self, configured: u32) -> u32 {
-        if !self.refuses {
-            return configured;
-        }
-        let known = u32::try_from(self.largest).unwrap_or(u32::MAX);
-        configured.min(known.max(SMALL))
-    }
-
-    /// So large a body has come while it was waited for.
-    pub fn held(&mut self, bytes: usize) {
-        self.largest = self.largest.max(bytes);
-    }
-
-    /// The proxy refused a body that was waited for: its buffer is too small for
-    /// the limit that is configured here. From now on bodies are only kept that
-    /// say how large they are, and are no larger than one that it held.
-    pub fn refused(&mut self) {
-        if !self.refuses {
-            log::warn!(
-                "paceline: Envoy refused a request's body as too large while it was waited for: \
-                 set request_body_buffer_limit of the virtual host to at least \
-                 request_body.max_bytes and 2 MiB; until then, large bodies are not waited for, \
-                 and of bodies without a content-length only the first part"
-            );
-        }
-        self.refuses = true;
+        parked.kept = bytes;
+        self.kept = others.saturating_add(bytes);
+        true
     }
 
     /// Whether the request has waited longer than it may. So has one that is
@@ -198,18 +128,12 @@ impl Waiting {
             .is_none_or(|(_, parked)| now.since(parked.since) >= timeout)
     }
 
-    /// A part of a body has come while its request waits. Says whether it is the
-    /// first one.
-    pub fn body_shown(&mut self, context: u32) -> bool {
-        let place = self.place(context).ok();
-        let was_shown = place
-            .and_then(|place| self.parked.get_mut(place))
-            .is_some_and(|(_, parked)| std::mem::replace(&mut parked.shown, true));
+    /// A part of a body has come while its request waits.
+    pub fn body_shown(&mut self) {
         if let Sight::NotShown(_) = self.sight {
             log::info!("paceline: request bodies are shown to the filter again");
         }
         self.sight = Sight::Shown;
-        !was_shown
     }
 
     /// Lets the request of the context that `host` is at go on; if the proxy
@@ -244,41 +168,28 @@ impl Waiting {
         !self.stuck.is_empty() || (self.sight != Sight::Shown && !self.parked.is_empty())
     }
 
-    /// Takes out the requests that have waited enough and of whose bodies nothing
-    /// has been shown.
-    pub fn take_due(
-        &mut self,
-        host: &mut impl Host,
-        timeout: Duration,
-        now: Timestamp,
-    ) -> Vec<Due> {
+    /// The requests that have waited enough. Each is to be let go, or to leave
+    /// where its stream is gone; until then it is due again.
+    pub fn due(&mut self, host: &mut impl Host, timeout: Duration, now: Timestamp) -> Vec<Due> {
         let sight = &mut self.sight;
-        let ready: Vec<(u32, Unknown)> = self
-            .parked
-            .iter()
-            .filter(|(_, parked)| !parked.shown)
-            .filter_map(|(context, parked)| {
-                // Else the stream is gone, or the next tick tries again.
-                host.attend(*context).ok()?;
-                let overdue = now.since(parked.since) >= timeout;
-                if is_kept_from_us(parked, host, overdue) {
-                    sight.found_blind(now);
-                    return Some((*context, Unknown::NotShown));
-                }
-                overdue.then_some((*context, Unknown::Late))
-            })
-            .collect();
-        self.parked
-            .retain(|(_, parked)| parked.exchange.strong_count() > 0);
-        let due = |(context, reason)| {
-            let parked = self.take(context)?;
-            Some(Due {
-                context,
-                reason,
-                parked,
-            })
-        };
-        ready.into_iter().filter_map(due).collect()
+        let mut due = Vec::new();
+        for (context, parked) in &mut self.parked {
+            let context = *context;
+            let overdue = now.since(parked.since) >= timeout;
+            let reason = if *sight == Sight::Shown {
+                overdue.then_some(Unknown::Late)
+            } else if host.attend(context).is_err() {
+                // Its stream is gone, or the next tick tries again.
+                None
+            } else if parked.is_kept_from_us(host, overdue, now) {
+                sight.found_blind(now);
+                Some(Unknown::NotShown)
+            } else {
+                overdue.then_some(Unknown::Late)
+            };
+            due.extend(reason.map(|reason| Due { context, reason }));
+        }
+        due
     }
 
     fn place(&self, context: u32) -> Result<usize, usize> {
@@ -287,18 +198,16 @@ impl Waiting {
 
     fn keep(&mut self, context: u32, parked: Parked) {
         self.take(context);
+        self.kept = self.kept.saturating_add(parked.kept);
         let place = self.place(context).unwrap_or_else(|place| place);
         self.parked.insert(place, (context, parked));
     }
 
     fn take(&mut self, context: u32) -> Option<Parked> {
         let place = self.place(context).ok()?;
-        Some(self.parked.remove(place).1)
-    }
-
-    /// Keeps a request that could not be let go; the next tick tries again.
-    pub fn put_back(&mut self, due: Due) {
-        self.keep(due.context, due.parked);
+        let (_, parked) = self.parked.remove(place);
+        self.kept = self.kept.saturating_sub(parked.kept);
+        Some(parked)
     }
 }
 
@@ -315,21 +224,26 @@ impl Sight {
     }
 }
 
-/// Whether the proxy has received a part of the body without showing it. Of a
-/// proxy that does not tell what it has received, silence is taken for that.
-fn is_kept_from_us(parked: &Parked, host: &mut impl Host, overdue: bool) -> bool {
-    match (parked.received, received(host)) {
-        (Some(before), Some(now)) => now > before,
-        _ => overdue,
+impl Parked {
+    /// Whether the proxy has received a part of the body and does not show it. Of a
+    /// proxy that does not tell what it has received, silence is taken for that.
+    fn is_kept_from_us(&mut self, host: &mut impl Host, overdue: bool, now: Timestamp) -> bool {
+        match (self.received, received(host)) {
+            (Some(before), Some(received)) if received > before => {
+                let grown_at = *self.grown_at.get_or_insert(now);
+                overdue || now.since(grown_at) >= SHOWS_WITHIN
+            }
+            (Some(_), Some(_)) => false,
+            _ => overdue,
+        }
     }
 }
 
 /// Bytes that the proxy has received for the request, its headers included.
 fn received(host: &mut impl Host) -> Option<u64> {
-    let bytes = host.property(&["request", "total_size"]).ok()??;
+    let bytes = host.property(attributes::REQUEST_TOTAL_SIZE).ok()??;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
-fn protocol(host: &mut impl Host) -> Option<Vec<u8>> {
-    host.property(&["request", "protocol"]).ok()?
-}
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,10 @@ use core::fmt;
 /// How many problems are told one by one.
 const MAX_PROBLEMS: usize = 20;
 
+const STRUCT: &str = "a google.protobuf.Struct, which reaches the filter as other bytes than JSON; \
+     give a StringValue: configuration: {\"@type\": \
+     type.googleapis.com/google.protobuf.StringValue, value: '{...}'}";
+
 /// Why a configuration is refused. Its display is what an operator reads in
 /// Envoy's log: one problem on one line, several on a line each.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub enum ConfigError {
     },
     /// Not one JSON value; tells line and column.
     Syntax(serde_json::Error),
+    /// Not text, but a protobuf message of the type `Struct`.
+    Struct,
     /// JSON, but not a valid configuration.
     Invalid(Problems),
 }
@@ -25,12 +31,29 @@ impl fmt::Display for ConfigError {
         match self {
             Self::Encoding { offset } => write!(f, "not UTF-8 at byte {offset}"),
             Self::Syntax(error) => write!(f, "not valid JSON: {error}"),
+            Self::Struct => f.write_str(STRUCT),
             Self::Invalid(problems) => problems.fmt(f),
         }
     }
 }
 
 impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// The same as a line for each problem, so that each can be logged with what
+    /// it is about.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let Self::Invalid(problems) = self else {
+            return vec![self.to_string()];
+        };
+        let mut lines: Vec<String> = problems.told.iter().map(Problem::to_string).collect();
+        if problems.untold > 0 {
+            lines.push(format!("and {} more problems", problems.untold));
+        }
+        lines
+    }
+}
 
 /// The problems found in one configuration, in the order found: at least one
 /// when in a [`ConfigError`]. Only the first 20 are kept, the rest is counted.
@@ -113,6 +136,18 @@ mod tests {
             problems(2).to_string(),
             "2 problems:\n  pools[0]: wrong\n  pools[1]: wrong"
         );
+    }
+
+    #[test]
+    fn each_problem_is_a_line_for_the_log() {
+        let lines = |count| ConfigError::Invalid(problems(count)).lines();
+        assert_eq!(lines(1), ["pools[0]: wrong"]);
+        assert_eq!(lines(2), ["pools[0]: wrong", "pools[1]: wrong"]);
+        let many = lines(23);
+        assert_eq!(many.len(), 21);
+        assert_eq!(many[20], "and 3 more problems");
+        let encoding = ConfigError::Encoding { offset: 7 };
+        assert_eq!(encoding.lines(), ["not UTF-8 at byte 7"]);
     }
 
     #[test]

@@ -57,7 +57,12 @@ impl fmt::Display for Quoted<'_> {
             Some((end, _)) => (self.0.get(..end).unwrap_or_default(), "..."),
             None => (self.0, ""),
         };
-        write!(f, "\"{}{rest}\"", shown.escape_default())
+        f.write_str("\"")?;
+        for shown in shown.chars() {
+            // Each by itself: the escapes of a whole text are more code.
+            fmt::Display::fmt(&shown.escape_default(), f)?;
+        }
+        write!(f, "{rest}\"")
     }
 }
 

@@ -18,33 +18,46 @@ pub(super) const ROUTE_HEADER: &str = "the name of a request header that means n
 pub(super) const ADDRESS: &str =
     "an IP address and a port, such as \"10.0.0.1:8000\" or \"[fd00::1]:8000\"";
 
-/// Request headers that mean something else to HTTP or to Envoy. Overwriting
-/// them would break the request or give away what they protect.
+/// Request headers that mean something else to HTTP, to Envoy or to model
+/// servers. Overwriting them would break the request or give away what they
+/// protect.
 const RESERVED_HEADERS: [&str; 24] = [
-    "accept",
-    "accept-encoding",
     "authorization",
     "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
     "cookie",
+    "date",
     "expect",
+    "forwarded",
+    "from",
     "host",
     "keep-alive",
     "max-forwards",
-    "proxy-authorization",
-    "proxy-connection",
+    "origin",
     "range",
+    "referer",
     "te",
     "trailer",
+    "traceparent",
+    "tracestate",
     "transfer-encoding",
     "upgrade",
+    "user-agent",
     "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
+    "x-api-key",
+    "x-real-ip",
     "x-request-id",
+];
+
+/// How the names of more such headers begin.
+const RESERVED_PREFIXES: [&str; 8] = [
+    "accept",
+    "content-",
+    "grpc-",
+    "if-",
+    "proxy-",
+    "sec-",
+    "x-envoy-",
+    "x-forwarded-",
 ];
 
 /// Whether Envoy can carry the name in a header, and a metric in a label: there
@@ -59,9 +72,14 @@ pub(super) fn is_name(text: &str) -> bool {
 /// Whether the name is a header's, and free to name the upstream cluster.
 /// Header names have no case.
 pub(super) fn is_route_header(text: &str) -> bool {
+    let begins = |prefix: &str| {
+        let start = text.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
     let reserved = RESERVED_HEADERS
         .iter()
-        .any(|name| name.eq_ignore_ascii_case(text));
+        .any(|name| name.eq_ignore_ascii_case(text))
+        || RESERVED_PREFIXES.into_iter().any(begins);
     is_token(text) && !reserved
 }
 
@@ -159,6 +177,16 @@ mod tests {
             "te",
             "upgrade",
             "cookie",
+            "User-Agent",
+            "grpc-timeout",
+            "X-Envoy-Upstream-Rq-Timeout-Ms",
+            "x-envoy-retry-on",
+            "x-forwarded-for",
+            "x-forwarded-client-cert",
+            "accept-encoding",
+            "content-type",
+            "proxy-authorization",
+            "traceparent",
         ] {
             assert!(!is_route_header(name), "{name:?}");
         }

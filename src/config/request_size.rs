@@ -10,7 +10,8 @@ const NAMES: [&str; 2] = ["content_length", "openai"];
 const KEYS: [&str; 2] = ["header", "json_pointer"];
 const SOURCE: &str = "\"content_length\", \"openai\", {\"header\": ...} or {\"json_pointer\": ...}";
 const HEADER: &str = "the name of a header, such as \"x-steps\"";
-const POINTER: &str = "a JSON pointer such as \"/parameters/steps\": each part after a \"/\", \
+/// What [`JsonPointer::parse`] accepts, in words.
+pub(super) const POINTER: &str = "a JSON pointer such as \"/parameters/steps\": each part after a \"/\", \
      with \"~1\" for a slash and \"~0\" for a tilde, up to 32 parts";
 
 /// The most parts of a pointer: reading a body recurses so deep.
@@ -32,6 +33,21 @@ pub enum SizeSource {
 }
 
 impl SizeSource {
+    /// What tells it apart from others, as a list of names; none for the usual
+    /// source.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Self::ContentLength => Vec::new(),
+            Self::OpenAi => vec!["openai"],
+            Self::Header(name) => vec!["header", name],
+            Self::JsonPointer(pointer) => {
+                let tokens = pointer.tokens.iter().map(String::as_str);
+                ["json_pointer"].into_iter().chain(tokens).collect()
+            }
+        }
+    }
+
     /// Whether the size is in the request's body.
     #[must_use]
     pub fn needs_body(&self) -> bool {

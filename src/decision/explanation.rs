@@ -3,8 +3,12 @@
 use std::fmt::{self, Write as _};
 
 use super::latencies::Quantiles;
+use super::phases::Phases;
+use crate::decimal::Decimal;
 use crate::estimate::Basis;
-use crate::policy::Reason;
+use crate::health::View;
+use crate::outlier::Phase;
+use crate::policy::{Reason, Standing};
 use crate::pool::{MemberIndex, Topology};
 
 /// How a pick came about.
@@ -18,21 +22,83 @@ pub struct Explanation {
     pub score: f64,
     /// The second best and its score.
     pub runner_up: Option<(MemberIndex, f64)>,
+    /// How long the request should take there, in seconds, where the policy predicts
+    /// that.
+    pub expected: Option<f64>,
     /// The work that was expected of the request, in mean requests.
     pub work: f64,
     /// What the pool measures load in, where the policy heeds that.
     pub basis: Option<Basis>,
     /// What was measured of the winner lately, by the pool's signal.
     pub latency: Quantiles,
+    /// Who was no candidate because of its health.
+    pub left_out: LeftOut,
+}
+
+/// The first few members that were no candidates because of their health, and how many
+/// more there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LeftOut {
+    first: [Option<(MemberIndex, Cause)>; 3],
+    more: usize,
+}
+
+/// Why a member was no candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Cause {
+    /// Its pool's health check says that it is not ready.
+    NotReady,
+    /// It is ejected, or half-open.
+    Out(Phase),
+}
+
+impl LeftOut {
+    /// Those of a pool's members, which stand so, whose health kept them from being
+    /// candidates when `picked` was picked. Where that is not ready itself, none is, and
+    /// where it is ejected, all are: then everyone was a candidate.
+    pub(super) fn by(
+        picked: &Standing,
+        standings: &[Standing],
+        phases: &Phases,
+        health: Option<&View>,
+    ) -> Self {
+        let mut left_out = LeftOut::default();
+        let is_ready = |member| health.is_none_or(|health| health.of(member).is_ready);
+        let heeds_ready = health.is_some() && is_ready(picked.member);
+        let heeds_phases =
+            !phases.is_plain && !phases.panics && !matches!(picked.phase, Phase::Ejected(_));
+        if !heeds_ready && !heeds_phases {
+            return left_out;
+        }
+        let cause = |it: &Standing| match it.phase {
+            _ if it.member == picked.member => None,
+            _ if heeds_ready && !is_ready(it.member) => Some(Cause::NotReady),
+            Phase::In => None,
+            phase => heeds_phases.then_some(Cause::Out(phase)),
+        };
+        let out = standings
+            .iter()
+            .filter_map(|it| Some((it.member, cause(it)?)));
+        for (number, member) in out.enumerate() {
+            match left_out.first.get_mut(number) {
+                Some(place) => *place = Some(member),
+                None => left_out.more += 1,
+            }
+        }
+        left_out
+    }
 }
 
 impl Explanation {
     /// The explanation of a pick of `member`, as the decision header has it:
     /// `upstream=gpu-a; policy=shortest_expected_delay; score=2.5;
-    /// runner_up=gpu-b (3); reason=policy; work=1.8; basis=work`, and
-    /// before these two the request's `size` where it is known. Where latencies were
+    /// runner_up=gpu-b (3); expected=1.8s; reason=policy; work=1.8; basis=work`, and
+    /// before these two the request's `size` where it is known. Members that were left out
+    /// because of their health come after the reason, such as
+    /// `left_out=gpu-b:not_ready,gpu-c:ejected(latency)`. Where latencies were
     /// measured, `p50=120ms; p90=340.5ms; p99=800ms` of the upstream stand
     /// before the reason.
+    #[inline(never)]
     #[must_use]
     pub fn describe(&self, topology: &Topology, member: MemberIndex, size: Option<f64>) -> String {
         let name = |member| {
@@ -43,59 +109,45 @@ impl Explanation {
         let mut text = format!("upstream={}; policy={}", name(member), self.policy);
         // Writing to a String cannot fail.
         if let Some((second, score)) = self.runner_up {
-            let _ = write!(text, "; score={}", Short(self.score));
-            let _ = write!(text, "; runner_up={} ({})", name(second), Short(score));
+            let _ = write!(text, "; score={}", Decimal(self.score));
+            let _ = write!(text, "; runner_up={} ({})", name(second), Decimal(score));
+        }
+        if let Some(seconds) = self.expected {
+            let _ = write!(text, "; expected={}s", Decimal::of_seconds(seconds));
         }
         if let Some([p50, p90, p99]) = self.latency {
             for (name, seconds) in [("p50", p50), ("p90", p90), ("p99", p99)] {
-                let millis = Short((seconds * 1e4).round() / 10.0);
+                let millis = Decimal((seconds * 1e4).round() / 10.0);
                 let _ = write!(text, "; {name}={millis}ms");
             }
         }
-        let reason = match self.reason {
-            Reason::Policy => "policy",
-            Reason::Exploration => "exploration",
-        };
-        let _ = write!(text, "; reason={reason}");
+        let _ = write!(text, "; reason={}", self.reason.label());
+        let LeftOut { first, more } = self.left_out;
+        for (number, (out, cause)) in first.iter().flatten().enumerate() {
+            let begin = if number == 0 { "; left_out=" } else { "," };
+            let _ = write!(text, "{begin}{}:{cause}", name(*out));
+        }
+        if more > 0 {
+            let _ = write!(text, ",+{more}");
+        }
         if let Some(size) = size {
-            let _ = write!(text, "; size={}", Short(size));
+            let _ = write!(text, "; size={}", Decimal(size));
         }
         if let Some(basis) = self.basis {
-            let work = Short(self.work);
+            let work = Decimal(self.work);
             let _ = write!(text, "; work={work}; basis={}", basis.label());
         }
         text
     }
 }
 
-/// A score to six decimals. Whole numbers make it, because the standard
-/// library's formatting of floats would be a tenth of the filter's code.
-struct Short(f64);
-
-impl fmt::Display for Short {
+impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millionths = (self.0 * 1e6).round();
-        // Beyond 2^63 the conversion stops at the greatest number, which is
-        // what a score without bounds should look like.
-        let millionths = millionths as u64;
-        write!(f, "{}", millionths / 1_000_000)?;
-        let digits = format!("{:06}", millionths % 1_000_000);
-        match digits.trim_end_matches('0') {
-            "" => Ok(()),
-            digits => write!(f, ".{digits}"),
+        match self {
+            Cause::NotReady => f.write_str("not_ready"),
+            Cause::Out(Phase::In) => f.write_str("in"),
+            Cause::Out(Phase::Ejected(reason)) => write!(f, "ejected({})", reason.label()),
+            Cause::Out(Phase::HalfOpen(reason)) => write!(f, "half_open({})", reason.label()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scores_are_short_and_right() {
-        let shown = [2.0, 0.25, 1.000_000_4, 0.000_05, 1234.5, 0.0].map(|s| Short(s).to_string());
-        assert_eq!(shown, ["2", "0.25", "1", "0.00005", "1234.5", "0"]);
-        assert_eq!(Short(f64::INFINITY).to_string(), "18446744073709.551615");
-        assert_eq!(Short(f64::NAN).to_string(), "0");
     }
 }

@@ -11,6 +11,9 @@ use crate::time::Timestamp;
 pub struct Finished {
     /// How it ended.
     pub end: End,
+    /// When the upstream had the whole request, where that was some time after
+    /// the pick and before the answer began. Latencies count from then.
+    pub sent_at: Option<Timestamp>,
     /// Of the response's body.
     pub response_bytes: u64,
     /// In how many pieces it came.
@@ -22,6 +25,9 @@ pub struct Finished {
     pub is_stream: bool,
     /// For how long the upstream asked to be left alone.
     pub retry_after: Option<Duration>,
+    /// Whether the upstream said that requests stand in line there. Only asked for where
+    /// its limit is learned.
+    pub has_queue: bool,
 }
 
 impl Finished {
@@ -37,11 +43,12 @@ impl Finished {
         if !self.end.is_sample() {
             return None;
         }
+        let begun_at = self.sent_at.unwrap_or(picked_at);
         match signal {
-            LatencySignal::Complete => Some(now.since(picked_at)),
+            LatencySignal::Complete => Some(now.since(begun_at)),
             LatencySignal::FirstByte => {
                 let first_byte_at = self.first_byte_at.filter(|_| self.is_stream)?;
-                Some(first_byte_at.since(picked_at))
+                Some(first_byte_at.since(begun_at))
             }
         }
     }
@@ -52,13 +59,4 @@ impl Finished {
         let first = self.first_byte_at.filter(|_| self.end.is_sample())?;
         now.since(first).checked_div(gaps)
     }
-}
-
-/// What a release left.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Released {
-    /// Requests still in flight at the upstream.
-    pub in_flight: u64,
-    /// Transactions that had to be tried again.
-    pub retries: u32,
 }

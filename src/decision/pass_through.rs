@@ -9,8 +9,17 @@ pub enum PassThrough {
     NoPool,
     /// No pool's match fits the request's model.
     UnknownModel,
+    /// Every upstream of the pool has weight 0.
+    Drained,
     /// No upstream of the pool accepts a request of this size.
     SizeNotAccepted,
+    /// No upstream of the pool could ever take the request: it needs more memory than
+    /// their devices have.
+    TooLarge,
+    /// No upstream of the pool can be expected to serve the request in time.
+    Late,
+    /// No upstream of the pool has room, and the request could not wait.
+    NoRoom,
     /// Other workers changed the shared record at every try.
     Contention,
     /// The shared record was not readable; it starts afresh.
@@ -21,10 +30,14 @@ pub enum PassThrough {
 
 impl PassThrough {
     /// All reasons, in the order of [`PassThrough::index`].
-    pub const ALL: [PassThrough; 6] = [
+    pub const ALL: [PassThrough; 10] = [
         PassThrough::NoPool,
         PassThrough::UnknownModel,
+        PassThrough::Drained,
         PassThrough::SizeNotAccepted,
+        PassThrough::TooLarge,
+        PassThrough::Late,
+        PassThrough::NoRoom,
         PassThrough::Contention,
         PassThrough::MalformedState,
         PassThrough::HostError,
@@ -42,7 +55,11 @@ impl PassThrough {
         match self {
             PassThrough::NoPool => "no_pool",
             PassThrough::UnknownModel => "unknown_model",
+            PassThrough::Drained => "drained",
             PassThrough::SizeNotAccepted => "size_not_accepted",
+            PassThrough::TooLarge => "too_large",
+            PassThrough::Late => "late",
+            PassThrough::NoRoom => "no_room",
             PassThrough::Contention => "contention",
             PassThrough::MalformedState => "malformed_state",
             PassThrough::HostError => "host_error",

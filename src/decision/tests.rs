@@ -7,8 +7,11 @@ const KEY: &str = "test";
 
 /// A request of which nothing is known.
 const ANY: Demand = Demand {
-    pool: 0,
+    pool: PoolIndex(0),
     size: None,
+    due: None,
+    waiting: 0,
+    waited: std::time::Duration::ZERO,
 };
 
 fn balancer(json: &str, seed: u64) -> Balancer {
@@ -49,8 +52,11 @@ fn closed_loop(
     let mut now = 1.0;
     for _ in 0..rounds {
         while open.len() < clients {
-            let route = balancer.pick(&mut shared, &ANY, at(now)).unwrap();
-            let server = route.member;
+            let route = balancer
+                .decide(&mut shared, &ANY, at(now))
+                .routed()
+                .unwrap();
+            let server = route.member.0;
             shares[server] += 1;
             let took = seconds(server) * route.in_flight as f64;
             open.push((now + took, server, route.reservation));
@@ -71,16 +77,17 @@ fn a_pick_is_counted_and_a_release_uncounts_it() {
     let mut shared = Memory::default();
     let mut one = balancer(r#"{"upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#, 1);
     let mut two = balancer(r#"{"upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#, 2);
-    let first = one.pick(&mut shared, &ANY, at(1.0)).unwrap();
-    let second = two.pick(&mut shared, &ANY, at(1.0)).unwrap();
+    let first = one.decide(&mut shared, &ANY, at(1.0)).routed().unwrap();
+    let second = two.decide(&mut shared, &ANY, at(1.0)).routed().unwrap();
     assert_ne!(
         first.reservation.member, second.reservation.member,
         "the other is idle"
     );
     assert_eq!(one.renew(&mut shared, at(1.0)).unwrap(), [1, 1]);
     for (balancer, route) in [(&mut one, first), (&mut two, second)] {
-        let released = balancer.release(&mut shared, route.reservation, &answered(200), at(2.0));
-        assert_eq!(released.unwrap().in_flight, 0);
+        balancer
+            .release(&mut shared, route.reservation, &answered(200), at(2.0))
+            .unwrap();
     }
     assert_eq!(two.renew(&mut shared, at(2.0)).unwrap(), [0, 0]);
 }
@@ -140,6 +147,344 @@ fn a_server_that_fails_at_once_draws_few_requests() {
     }
 }
 
+/// The policies that heed what was learned.
+const LEARNING: [&str; 5] = [
+    "shortest_expected_delay",
+    "least_request",
+    "least_response_time",
+    "peak_ewma",
+    "latency_percentile",
+];
+
+fn pool_of(policy: &str, count: usize) -> Balancer {
+    let upstreams: Vec<_> = (0..count)
+        .map(|n| format!(r#"{{"cluster": "c{n}"}}"#))
+        .collect();
+    let upstreams = upstreams.join(",");
+    let json = format!(r#"{{"policy": "{policy}", "upstreams": [{upstreams}]}}"#);
+    balancer(&json, 3)
+}
+
+#[test]
+fn a_server_that_alone_says_that_requests_are_wrong_draws_few() {
+    for policy in LEARNING {
+        for status in [400, 401, 403, 404, 413, 422] {
+            let finished = |server| answered(if server == 0 { status } else { 200 });
+            let seconds = |server| if server == 0 { 0.001 } else { 0.3 };
+            let mut balancer = pool_of(policy, 4);
+            let shares = closed_loop(&mut balancer, 8, 4_000, finished, seconds);
+            assert!(shares[0] < 200, "{policy} {status}: {shares:?}");
+        }
+        let finished = |server| answered(if server < 2 { 404 } else { 200 });
+        let seconds = |server| if server < 2 { 0.001 } else { 0.3 };
+        let mut balancer = pool_of(policy, 8);
+        let shares = closed_loop(&mut balancer, 16, 4_000, finished, seconds);
+        assert!(shares[0] + shares[1] < 300, "{policy}: {shares:?}");
+    }
+}
+
+#[test]
+fn few_requests_suffice_to_find_a_server_that_refuses_them() {
+    // Four clients, five seconds each: less than a request a second.
+    let finished = |server| answered(if server == 0 { 404 } else { 200 });
+    let seconds = |server| if server == 0 { 0.001 } else { 5.0 };
+    let mut balancer = pool_of("shortest_expected_delay", 4);
+    let shares = closed_loop(&mut balancer, 4, 3_000, finished, seconds);
+    assert!(shares[0] < 150, "{shares:?}");
+}
+
+#[test]
+fn requests_that_are_wrong_everywhere_punish_nobody() {
+    for policy in LEARNING {
+        for share in [10, 50, 100] {
+            let rng = std::cell::RefCell::new(Rng::new(11));
+            let finished = |_| {
+                let is_wrong = rng.borrow_mut().below(100) < share;
+                answered(if is_wrong { 400 } else { 200 })
+            };
+            let mut balancer = pool_of(policy, 4);
+            let shares = closed_loop(&mut balancer, 8, 4_000, finished, |_| 0.3);
+            assert!(
+                shares.iter().all(|n| (850..1_150).contains(n)),
+                "{policy}, {share} %: {shares:?}"
+            );
+        }
+    }
+}
+
+/// Eight requests at a time, each for a while that depends on chance. After each
+/// that is sent, `then` may do more.
+struct Traffic {
+    shared: Memory,
+    balancer: Balancer,
+    rng: Rng,
+    now: f64,
+    open: Vec<(usize, Reservation)>,
+}
+
+impl Traffic {
+    fn new(balancer: Balancer) -> Self {
+        Traffic {
+            shared: Memory::default(),
+            balancer,
+            rng: Rng::new(17),
+            now: 1.0,
+            open: Vec::new(),
+        }
+    }
+
+    fn pick(&mut self) -> Route {
+        self.balancer
+            .decide(&mut self.shared, &ANY, at(self.now))
+            .routed()
+            .unwrap()
+    }
+
+    fn release(&mut self, reservation: Reservation, status: u16) {
+        self.balancer
+            .release(
+                &mut self.shared,
+                reservation,
+                &answered(status),
+                at(self.now),
+            )
+            .unwrap();
+    }
+
+    /// Sends so many requests, four a second; returns how many each server got.
+    fn run(&mut self, requests: usize, status: impl Fn(usize) -> u16) -> [usize; 4] {
+        let mut shares = [0; 4];
+        for _ in 0..requests {
+            self.now += 0.25;
+            if self.open.len() == 8 {
+                let (member, reservation) = self.open.swap_remove(self.rng.below(8));
+                self.release(reservation, status(member));
+            }
+            let route = self.pick();
+            shares[route.member.0] += 1;
+            self.open.push((route.member.0, route.reservation));
+        }
+        shares
+    }
+}
+
+#[test]
+fn one_client_whose_requests_are_all_wrong_shifts_little() {
+    let mut traffic = Traffic::new(pool_of("shortest_expected_delay", 4));
+    let mut shares = [0; 4];
+    for _ in 0..20 {
+        for (share, more) in shares.iter_mut().zip(traffic.run(200, |_| 200)) {
+            *share += more;
+        }
+        // Refused at once, so that each goes to the server that is idlest until
+        // that is doubted.
+        for _ in 0..30 {
+            let route = traffic.pick();
+            traffic.release(route.reservation, 400);
+        }
+    }
+    assert!(
+        shares.iter().all(|n| (800..1_200).contains(n)),
+        "{shares:?}"
+    );
+}
+
+#[test]
+fn a_server_that_is_mended_gets_its_share_again() {
+    for policy in ["shortest_expected_delay", "least_request"] {
+        let mut traffic = Traffic::new(pool_of(policy, 4));
+        let refuses = |member| if member == 0 { 404 } else { 200 };
+        traffic.run(1_200, refuses);
+        let broken = traffic.run(1_200, refuses);
+        assert!(broken[0] < 60, "{policy}: {broken:?}");
+        // Its ejection ends.
+        traffic.now += 300.0;
+        let soon = traffic.run(480, |_| 200);
+        let mended = traffic.run(1_200, |_| 200);
+        println!("{policy}: {broken:?} {soon:?} {mended:?}");
+        assert!((240..360).contains(&mended[0]), "{policy}: {mended:?}");
+    }
+}
+
+/// As a configuration names them.
+const EVERY_POLICY: [&str; 8] = [
+    "shortest_expected_delay",
+    "least_request",
+    "least_response_time",
+    "peak_ewma",
+    "latency_percentile",
+    "weighted_round_robin",
+    "round_robin",
+    "random",
+];
+
+#[test]
+fn an_upstream_of_weight_zero_finishes_what_it_has_and_gets_no_more() {
+    for policy in EVERY_POLICY {
+        let json = |weight| {
+            format!(
+                r#"{{"policy": "{policy}", "upstreams": [{{"cluster": "a"}}, {{"cluster": "b", "weight": {weight}}}, {{"cluster": "c"}}]}}"#
+            )
+        };
+        let mut shared = Memory::default();
+        let mut before = balancer(&json(1), 1);
+        let (mut held, mut others) = (Vec::new(), Vec::new());
+        for _ in 0..30 {
+            let route = before.decide(&mut shared, &ANY, at(1.0)).routed().unwrap();
+            match route.member {
+                MemberIndex(1) => held.push(route.reservation),
+                _ => others.push(route.reservation),
+            }
+        }
+        assert!(!held.is_empty(), "{policy}");
+        // The same names under another configuration.
+        let mut after = balancer(&json(0), 2);
+        for request in 0..200 {
+            let now = at(2.0 + f64::from(request));
+            before.renew(&mut shared, now).unwrap();
+            let route = after.decide(&mut shared, &ANY, now).routed().unwrap();
+            assert_ne!(route.member, MemberIndex(1), "{policy}");
+            after
+                .release(&mut shared, route.reservation, &answered(200), now)
+                .unwrap();
+        }
+        let now = at(202.0);
+        let there = after.renew(&mut shared, now).unwrap()[1];
+        assert_eq!(there as usize, held.len(), "{policy}");
+        for reservation in held {
+            before
+                .release(&mut shared, reservation, &answered(200), now)
+                .unwrap();
+        }
+        assert_eq!(after.renew(&mut shared, now).unwrap()[1], 0, "{policy}");
+        // Now it is idle, and silent for long enough to be explored, if it were a
+        // candidate.
+        for _ in 0..2_000 {
+            let route = after.decide(&mut shared, &ANY, at(300.0)).routed().unwrap();
+            assert_ne!(route.member, MemberIndex(1), "{policy}");
+            after
+                .release(&mut shared, route.reservation, &answered(200), at(300.0))
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn endpoints_of_weight_zero_are_no_alternatives_either() {
+    let json = r#"{"cluster": "gpus", "endpoints": [
+        {"address": "10.0.0.1:80", "weight": 0}, "10.0.0.2:80", "10.0.0.3:80"]}"#;
+    let (mut shared, mut balancer) = (Memory::default(), balancer(json, 1));
+    for _ in 0..200 {
+        let route = balancer
+            .decide(&mut shared, &ANY, at(1.0))
+            .routed()
+            .unwrap();
+        assert_ne!(route.member.0, 0);
+        assert_eq!(route.alternatives, [MemberIndex(3 - route.member.0)]);
+    }
+}
+
+#[test]
+fn a_pool_without_any_weight_is_passed_through_and_says_why() {
+    let mut shared = Memory::default();
+    let json = r#"{"upstreams": [{"cluster": "a", "weight": 0}, {"cluster": "b", "weight": 0}]}"#;
+    let drained = balancer(json, 1)
+        .decide(&mut shared, &ANY, at(1.0))
+        .routed();
+    assert_eq!(drained.unwrap_err(), PassThrough::Drained);
+    // One that could, but takes other sizes.
+    let json = r#"{"upstreams": [{"cluster": "a", "weight": 0},
+        {"cluster": "b", "accepts": {"max_size": 10}}]}"#;
+    let mut balancer = balancer(json, 2);
+    let mut pick = |size| {
+        let size = Some(size);
+        balancer
+            .decide(&mut shared, &Demand { size, ..ANY }, at(1.0))
+            .routed()
+    };
+    assert_eq!(pick(11.0).unwrap_err(), PassThrough::SizeNotAccepted);
+    assert_eq!(pick(9.0).unwrap().member, MemberIndex(1));
+}
+
+#[test]
+fn a_large_pool_with_most_of_it_drained_still_finds_the_rest() {
+    let upstreams: Vec<String> = (0..600)
+        .map(|n| {
+            format!(
+                r#"{{"cluster": "c{n}", "weight": {}}}"#,
+                u32::from(n == 300)
+            )
+        })
+        .collect();
+    let json = format!(r#"{{"upstreams": [{}]}}"#, upstreams.join(","));
+    let (mut shared, mut balancer) = (Memory::default(), balancer(&json, 1));
+    for _ in 0..20 {
+        let route = balancer
+            .decide(&mut shared, &ANY, at(1.0))
+            .routed()
+            .unwrap();
+        assert_eq!(route.member, MemberIndex(300));
+    }
+}
+
+#[test]
+fn a_listener_with_other_sizes_learns_for_itself() {
+    let of_source = |source: &str| {
+        format!(
+            r#"{{"upstreams": [{{"cluster": "a"}}, {{"cluster": "b"}}], "request_size": {source}}}"#
+        )
+    };
+    let mut shared = Memory::default();
+    let mut bytes = balancer(&of_source(r#""content_length""#), 1);
+    let mut steps = balancer(&of_source(r#"{"header": "x-steps"}"#), 2);
+    let mut pick = |balancer: &mut Balancer| {
+        let size = Some(1_000.0);
+        balancer
+            .decide(&mut shared, &Demand { size, ..ANY }, at(1.0))
+            .routed()
+    };
+    let (one, other) = (pick(&mut bytes).unwrap(), pick(&mut steps).unwrap());
+    assert_ne!(one.member, other.member, "what is in flight is shared");
+    for (balancer, route) in [(&mut bytes, one), (&mut steps, other)] {
+        let member = route.member;
+        balancer
+            .release(&mut shared, route.reservation, &answered(200), at(2.0))
+            .unwrap();
+        balancer.renew(&mut shared, at(3.0)).unwrap();
+        let is_known = |it| balancer.estimates.member(it).unwrap().pace.is_known();
+        let members = [MemberIndex(0), MemberIndex(1)];
+        assert_eq!(members.map(is_known), members.map(|it| it == member));
+    }
+}
+
+#[test]
+fn in_turn_each_gets_large_requests_that_may_take_them() {
+    let json = r#"{"policy": "round_robin", "upstreams": [
+        {"cluster": "a", "accepts": {"max_size": 10}}, {"cluster": "b", "accepts": {"max_size": 10}},
+        {"cluster": "c"}, {"cluster": "d"}]}"#;
+    let mut shared = Memory::default();
+    let mut workers = [balancer(json, 1), balancer(json, 2)];
+    let mut shares = [[0; 4]; 2];
+    for request in 0..400 {
+        let is_large = request % 2;
+        let demand = Demand {
+            pool: PoolIndex(0),
+            size: Some([1.0, 100.0][is_large]),
+            ..ANY
+        };
+        let worker = &mut workers[request / 2 % 2];
+        let route = worker
+            .decide(&mut shared, &demand, at(1.0))
+            .routed()
+            .unwrap();
+        shares[is_large][route.member.0] += 1;
+    }
+    // Each worker goes round by itself, so each may be one request ahead.
+    let even = |some: &[usize]| some.iter().all(|n| n.abs_diff(100) <= 2);
+    assert_eq!(shares[1][..2], [0, 0]);
+    assert!(even(&shares[1][2..]) && even(&shares[0][..2]), "{shares:?}");
+}
+
 #[test]
 fn long_answers_do_not_make_a_server_look_slow() {
     // Both servers take a second per 1000 bytes and request; one happens to
@@ -152,8 +497,15 @@ fn long_answers_do_not_make_a_server_look_slow() {
     let mut rng = Rng::new(8);
     let mut now = 1.0;
     for _ in 0..2_000 {
-        let route = balancer.pick(&mut shared, &ANY, at(now)).unwrap();
-        let base = if route.member == 0 { 500 } else { 1_500 };
+        let route = balancer
+            .decide(&mut shared, &ANY, at(now))
+            .routed()
+            .unwrap();
+        let base = if route.member == MemberIndex(0) {
+            500
+        } else {
+            1_500
+        };
         let response_bytes = base + rng.below(1_000) as u64;
         now += response_bytes as f64 / 1_000.0;
         let finished = Finished {
@@ -164,10 +516,14 @@ fn long_answers_do_not_make_a_server_look_slow() {
             .release(&mut shared, route.reservation, &finished, at(now))
             .unwrap();
     }
-    let paces = balancer.ledger.update(&mut shared, at(now), |view| {
-        [0, 1].map(|member| view.member(member).pace.mean_log())
+    let [a, b] = [0, 1].map(|member| {
+        balancer
+            .estimates
+            .member(MemberIndex(member))
+            .unwrap()
+            .pace
+            .mean_log()
     });
-    let [a, b] = paces.unwrap().value;
     assert!(
         (a - b).abs() < 0.25,
         "{a} {b}: the raw latencies differ by ln 2 = 0.69"
@@ -179,18 +535,18 @@ fn what_is_nobodys_fault_teaches_nothing() {
     let mut shared = Memory::default();
     let mut balancer = balancer(r#"{"upstreams": [{"cluster": "a"}]}"#, 1);
     for status in [404, 200] {
-        let route = balancer.pick(&mut shared, &ANY, at(1.0)).unwrap();
+        let route = balancer
+            .decide(&mut shared, &ANY, at(1.0))
+            .routed()
+            .unwrap();
         let mut finished = answered(status);
         finished.end.flags = u64::from(status == 200) << 14;
         balancer
             .release(&mut shared, route.reservation, &finished, at(2.0))
             .unwrap();
     }
-    let state = balancer
-        .ledger
-        .update(&mut shared, at(3.0), |view| view.member(0))
-        .unwrap()
-        .value;
+    balancer.renew(&mut shared, at(3.0)).unwrap();
+    let state = balancer.estimates.member(MemberIndex(0)).unwrap();
     assert!(!state.pace.is_known());
     assert_eq!(state.errors.penalty(at(3.0), 0.0, &Tuning::DEFAULT), 1.0);
 }
@@ -207,8 +563,11 @@ fn a_large_pool_is_sampled_and_every_member_is_reached() {
     let (mut shared, mut balancer) = (Memory::default(), balancer(&json, 1));
     let mut in_flight = vec![0; 600];
     for _ in 0..1_800 {
-        let route = balancer.pick(&mut shared, &ANY, at(1.0)).unwrap();
-        in_flight[route.member] += 1;
+        let route = balancer
+            .decide(&mut shared, &ANY, at(1.0))
+            .routed()
+            .unwrap();
+        in_flight[route.member.0] += 1;
     }
     assert_eq!(balancer.renew(&mut shared, at(1.0)).unwrap(), in_flight);
     // Three each on average; the least loaded of 64 is never far above.
@@ -222,15 +581,24 @@ fn a_large_pool_is_sampled_and_every_member_is_reached() {
 fn a_pick_explains_itself() {
     let json = r#"{"policy": "least_request", "upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#;
     let (mut shared, mut balancer) = (Memory::default(), balancer(json, 1));
-    balancer.pick(&mut shared, &ANY, at(1.0)).unwrap();
-    balancer.pick(&mut shared, &ANY, at(1.0)).unwrap();
-    let route = balancer.pick(&mut shared, &ANY, at(1.0)).unwrap();
+    balancer
+        .decide(&mut shared, &ANY, at(1.0))
+        .routed()
+        .unwrap();
+    balancer
+        .decide(&mut shared, &ANY, at(1.0))
+        .routed()
+        .unwrap();
+    let route = balancer
+        .decide(&mut shared, &ANY, at(1.0))
+        .routed()
+        .unwrap();
     let name = |member: usize| ["a", "b"][member];
-    let member = route.member;
+    let member = route.member.0;
     assert_eq!(
         route
             .explanation
-            .describe(balancer.topology(), member, None),
+            .describe(balancer.topology(), route.member, None),
         format!(
             "upstream={}; policy=least_request; score=2; runner_up={} (2); reason=policy",
             name(member),
@@ -241,19 +609,104 @@ fn a_pick_explains_itself() {
 }
 
 #[test]
+fn a_policy_that_predicts_says_how_long_a_request_should_take() {
+    let expected_of = |policy: &str| {
+        let json = format!(r#"{{"policy": "{policy}", "upstreams": [{{"cluster": "a"}}]}}"#);
+        let (mut shared, mut balancer) = (Memory::default(), balancer(&json, 1));
+        let mut pick = |now| {
+            let decision = balancer.decide(&mut shared, &ANY, at(now));
+            let route = decision.routed().unwrap();
+            let expected = route.explanation.expected;
+            let text = route
+                .explanation
+                .describe(balancer.topology(), MemberIndex(0), None);
+            let (reservation, now) = (route.reservation, at(now + 0.2));
+            let released = balancer.release(&mut shared, reservation, &answered(200), now);
+            released.unwrap();
+            balancer.renew(&mut shared, now).unwrap();
+            // Latencies are shared, and ranked by, on ticks.
+            let exchanged = balancer.exchange_latencies(&mut shared, now, |_, _| {});
+            exchanged.unwrap();
+            (expected, text)
+        };
+        let (first, _) = pick(1.0);
+        assert_eq!(first, None, "{policy}: nothing has been measured");
+        for request in 1..200 {
+            pick(1.0 + f64::from(request) * 0.3);
+        }
+        pick(61.0)
+    };
+    for policy in [
+        "shortest_expected_delay",
+        "least_response_time",
+        "peak_ewma",
+        "latency_percentile",
+    ] {
+        let (expected, text) = expected_of(policy);
+        let seconds = expected.unwrap();
+        assert!((0.14..0.21).contains(&seconds), "{policy}: {seconds}");
+        assert!(text.contains("; expected="), "{text}");
+    }
+    for policy in [
+        "least_request",
+        "round_robin",
+        "weighted_round_robin",
+        "random",
+    ] {
+        let (expected, text) = expected_of(policy);
+        assert_eq!(expected, None, "{policy}");
+        assert!(!text.contains("expected="), "{text}");
+    }
+}
+
+#[test]
 fn a_pool_that_does_not_exist_is_passed_through() {
     let mut balancer = balancer(r#"{"upstreams": [{"cluster": "a"}]}"#, 1);
     assert_eq!(
         balancer
-            .pick(
+            .decide(
                 &mut Memory::default(),
                 &Demand {
-                    pool: 7,
-                    size: None
+                    pool: PoolIndex(7),
+                    ..ANY
                 },
                 at(1.0)
             )
+            .routed()
             .unwrap_err(),
         PassThrough::NoPool
     );
+}
+
+#[test]
+fn clients_that_go_away_blame_an_upstream_that_hangs_and_no_healthy_one() {
+    let two = r#"{"upstreams": [{"cluster": "a"}, {"cluster": "b"}]}"#;
+    let gone = Finished {
+        end: End {
+            flags: 1 << 14,
+            attempts: 1,
+            request_complete: true,
+            ..End::default()
+        },
+        ..Finished::default()
+    };
+    // Answers take a second for each request that is there. Of server 1, clients get none
+    // and wait for half a minute.
+    let hangs = closed_loop(
+        &mut balancer(two, 5),
+        8,
+        2_000,
+        |server| if server == 1 { gone } else { answered(200) },
+        |server| if server == 1 { 30.0 } else { 1.0 },
+    );
+    assert!(hangs[1] * 20 < hangs[0], "{hangs:?}");
+    // All clients of server 1 go away sooner than an answer was to be expected.
+    let impatient = closed_loop(
+        &mut balancer(two, 5),
+        8,
+        2_000,
+        |server| if server == 1 { gone } else { answered(200) },
+        |_| 1.0,
+    );
+    assert!(impatient[1] * 3 > impatient[0], "{impatient:?}");
 }

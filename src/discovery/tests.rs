@@ -14,25 +14,81 @@ fn discovery() -> Discovery {
     Discovery::new(&config, "key")
 }
 
-fn share(discovery: &Discovery, now: Timestamp) -> f64 {
+/// Of so many requests, evenly over some seconds from `start` on, those that
+/// explore.
+fn explorations(discovery: &mut Discovery, requests: u64, start: u64, seconds: u64) -> u64 {
     let mut rng = Rng::new(5);
-    let explored = (0..10_000).filter(|_| discovery.explores("gpus", now, &mut rng));
-    explored.count() as f64 / 10_000.0
+    let nanos = seconds * 1_000_000_000 / requests;
+    let at = |number| Timestamp::from_nanos(start * 1_000_000_000 + number * nanos);
+    let explored = (0..requests).filter(|it| discovery.explores("gpus", at(*it), &mut rng));
+    explored.count() as u64
 }
 
 #[test]
 fn the_share_that_explores_falls_with_what_is_known() {
     let mut discovery = discovery();
-    assert_eq!(share(&discovery, at(1)), 1.0);
-    for port in 1..=100 {
+    assert_eq!(explorations(&mut discovery, 10_000, 1, 1), 10_000);
+    for port in 1..=5 {
         assert!(discovery.found("gpus", &format!("10.0.0.1:{port}"), at(1)));
-        if port == 5 {
-            // Six standard deviations of 0.003 and of 0.0022.
-            assert!((share(&discovery, at(2)) - 0.1).abs() < 0.018);
-            assert!((share(&discovery, at(9)) - 0.05).abs() < 0.0132);
+        if port == 2 {
+            // Six standard deviations of 33 and of 30.
+            let explored = explorations(&mut discovery, 10_000, 2, 1);
+            assert!(explored.abs_diff(1_250) < 200, "{explored}");
         }
     }
-    assert!((share(&discovery, at(9)) - 0.01).abs() < 0.006);
+    let explored = explorations(&mut discovery, 10_000, 2, 1);
+    assert!(explored.abs_diff(1_000) < 180, "{explored}");
+}
+
+/// Whatever there is to serve, a stable list is looked after at its own pace.
+#[test]
+fn a_stable_list_is_explored_by_rate() {
+    for requests_per_second in [100, 10_000] {
+        let mut discovery = discovery();
+        discovery.found("gpus", A, at(1));
+        discovery.found("gpus", B, at(1));
+        let start = 200;
+        let requests = 600 * requests_per_second;
+        let explored = explorations(&mut discovery, requests, start, 600);
+        // Every 10 s, and until one of eight requests is left to the proxy.
+        assert!((56..=60).contains(&explored), "{explored}");
+    }
+    // Where there is little to serve, most requests are still picked.
+    let mut discovery = discovery();
+    discovery.found("gpus", A, at(1));
+    discovery.found("gpus", B, at(1));
+    let explored = explorations(&mut discovery, 600, 200, 600);
+    // One in 18, and six standard deviations.
+    assert!(explored <= 65, "{explored}");
+    // What comes or goes makes it look again soon.
+    discovery.absent("gpus", B, at(900));
+    let explored = explorations(&mut discovery, 6_000, 900, 6);
+    assert!((5..=7).contains(&explored), "{explored}");
+}
+
+/// A job of 20 minutes is no silence, whoever else answers meanwhile.
+#[test]
+fn an_endpoint_that_works_is_not_silent() {
+    let mut shared = Memory::default();
+    let (mut one, mut two) = (discovery(), discovery());
+    for address in [A, B] {
+        one.found("gpus", address, at(1));
+    }
+    one.tick(&mut shared, at(1));
+    two.tick(&mut shared, at(1));
+    for second in 2..1_200 {
+        one.works("gpus", A, at(second));
+        two.answered("gpus", B, at(second));
+        assert!(!one.tick(&mut shared, at(second)));
+        assert!(!two.tick(&mut shared, at(second)), "{second}");
+    }
+    assert_eq!(one.endpoints("gpus"), [A, B]);
+    // Nothing is in flight any more, and nothing was answered.
+    for second in 1_200..1_800 {
+        two.answered("gpus", B, at(second));
+        two.tick(&mut shared, at(second));
+    }
+    assert_eq!(two.endpoints("gpus"), [B]);
 }
 
 #[test]
@@ -48,7 +104,7 @@ fn workers_tell_each_other_what_comes_and_goes() {
     assert_eq!(one.endpoints("gpus"), [A, C]);
     assert_eq!(two.endpoints("gpus"), [A, C]);
     // One that the other has forgotten is gone, though it answered here.
-    assert!(one.absent("gpus", A));
+    assert!(one.absent("gpus", A, at(2)));
     two.answered("gpus", A, at(3));
     one.tick(&mut shared, at(4));
     assert!(two.tick(&mut shared, at(4)));
@@ -82,14 +138,14 @@ fn news_is_told_once_and_at_once() {
     next.read(&mut shared);
     assert_eq!(next.endpoints("gpus"), [A]);
     // What one forgets later is no news of the other's to be told again.
-    one.absent("gpus", A);
+    one.absent("gpus", A, at(2));
     one.tell(&mut shared, at(2));
     assert!(two.tick(&mut shared, at(3)));
     assert!(!one.tick(&mut shared, at(3)));
     assert!(two.endpoints("gpus").is_empty());
     // Nor is it forgotten again once it is back.
     two.found("gpus", A, at(4));
-    two.absent("gpus", A);
+    two.absent("gpus", A, at(2));
     two.tell(&mut shared, at(4));
     one.found("gpus", A, at(5));
     one.tell(&mut shared, at(5));
@@ -101,12 +157,12 @@ fn news_is_told_once_and_at_once() {
 fn failures_in_a_row_without_an_answer_end_an_endpoint() {
     let mut discovery = discovery();
     discovery.found("gpus", A, at(1));
-    assert!(!discovery.failed("gpus", A));
-    assert!(!discovery.failed("gpus", A));
+    assert!(!discovery.failed("gpus", A, at(2)));
+    assert!(!discovery.failed("gpus", A, at(2)));
     discovery.answered("gpus", A, at(2));
-    assert!(!discovery.failed("gpus", A));
-    assert!(!discovery.failed("gpus", A));
-    assert!(discovery.failed("gpus", A));
+    assert!(!discovery.failed("gpus", A, at(2)));
+    assert!(!discovery.failed("gpus", A, at(2)));
+    assert!(discovery.failed("gpus", A, at(2)));
     assert!(discovery.endpoints("gpus").is_empty());
     assert!(discovery.found("gpus", A, at(3)));
 }
@@ -132,7 +188,7 @@ fn a_list_that_is_lost_or_damaged_is_written_again() {
     discovery.found("gpus", A, at(1));
     discovery.tick(&mut shared, at(1));
     for garbage in [&b""[..], b"garbage", &[0xff; 300]] {
-        shared.set("key/endpoints/1/gpus", garbage.to_vec());
+        shared.set("key/endpoints/1/gpus", garbage).unwrap();
         assert!(!discovery.tick(&mut shared, at(2)));
         let stored = shared.get("key/endpoints/1/gpus").unwrap().unwrap().value;
         let listed = endpoints::decode(&stored).unwrap();
@@ -149,7 +205,9 @@ fn a_list_that_is_lost_or_damaged_is_written_again() {
             seen_at: at(2),
         },
     ];
-    shared.set("key/endpoints/1/gpus", endpoints::encode(&future));
+    shared
+        .set("key/endpoints/1/gpus", &endpoints::encode(&future))
+        .unwrap();
     discovery.tick(&mut shared, at(3));
     assert_eq!(discovery.endpoints("gpus"), [A, B]);
 }

@@ -1,15 +1,15 @@
-//! Count or weigh: what load is measured in.
+//! Count or weigh: the measure of load.
 //!
-//! Load can be counted in requests or weighed by the work expected of them.
-//! Which predicts latency better depends on the servers and on how well a
-//! request's size tells its work: on servers that work at one request at a time
-//! and whose time follows the size, weighing halves the tail; on servers
-//! that batch, a prompt's length misleads. So the pool keeps both books, each with
-//! a pace per member, and uses the one whose residuals, the logarithms of
-//! latency over `pace x load`, vary less. What the answers show of their work
-//! is taken out of both.
+//! Load can be the number of requests or their expected work.
+//! Which of them predicts latency better depends on the servers and on how well a
+//! request's size predicts its work. If servers work on one request at a time
+//! and the time depends on the size, weighing halves the tail; on servers
+//! that batch, a prompt's length misleads. So the pool tracks both measures, each
+//! with a pace per member, and uses the one whose residuals, the logarithms of
+//! latency over `pace x load`, vary less. Both leave out the work that the answers
+//! reveal.
 
-use super::{ObservedWork, Pace, ResidualVariance, Tuning};
+use super::{Credit, ObservedWork, Pace, ResidualVariance, Tuning};
 
 /// What load is measured in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,20 +44,23 @@ pub struct Book {
 impl Book {
     /// Takes in the sample of a request whose answer had so many bytes: its latency
     /// over the load at its pick, in seconds per unit, `silence` seconds after
-    /// the upstream's last. Returns what [`Pace::observe`] does.
+    /// the upstream's last. Returns what [`Pace::observe`] does. What bytes cost is
+    /// learned only where the pace that they are measured by is known well enough:
+    /// beside one that tiny answers made, every long answer is absurdly dear.
     fn observe(
         &mut self,
         pace: &mut Pace,
         sample: f64,
         bytes: u64,
+        credit: Credit,
         silence: f64,
         tuning: &Tuning,
     ) -> Option<f64> {
         let work = self.observed.of(bytes);
-        if pace.is_known() {
+        if pace.is_known() && credit.doubt < Credit::DOUBTFUL {
             self.observed.observe(bytes, sample / pace.mean_log().exp());
         }
-        pace.observe(sample / work, silence, tuning)
+        pace.observe_in_part(sample / work, credit, silence, tuning)
     }
 }
 
@@ -82,6 +85,8 @@ pub struct Sample {
     pub bytes: u64,
     /// Seconds since the upstream's last sample.
     pub silence: f64,
+    /// What it is worth.
+    pub credit: Credit,
 }
 
 impl Books {
@@ -132,22 +137,23 @@ impl Books {
             per_work,
             bytes,
             silence,
+            credit,
         } = *sample;
         let by_requests = self
             .requests
-            .observe(pace, per_request, bytes, silence, tuning);
+            .observe(pace, per_request, bytes, credit, silence, tuning);
         let by_work = self
             .work
-            .observe(pace_of_work, per_work, bytes, silence, tuning);
+            .observe(pace_of_work, per_work, bytes, credit, silence, tuning);
         if let (Some(by_requests), Some(by_work)) = (by_requests, by_work) {
-            self.compare(by_requests, by_work);
+            self.compare(by_requests, by_work, credit.part);
         }
     }
 
-    /// Takes in the residuals of one request.
-    fn compare(&mut self, requests: f64, work: f64) {
-        self.requests.residuals.observe(requests);
-        self.work.residuals.observe(work);
+    /// Takes in the residuals of one request, which is this part of a full sample.
+    fn compare(&mut self, requests: f64, work: f64, part: f64) {
+        self.requests.residuals.observe_in_part(requests, part);
+        self.work.residuals.observe_in_part(work, part);
         let (_, samples) = self.work.residuals.parts();
         let ratio = self.variance(Basis::Work) / self.variance(Basis::Requests);
         self.basis = match self.basis {
@@ -171,7 +177,7 @@ mod tests {
             let before = books.basis();
             let mut draw = |deviation: f64| deviation * 12f64.sqrt() * (rng.unit() - 0.5);
             let shared = draw(0.1);
-            books.compare(shared + draw(requests), shared + draw(work));
+            books.compare(shared + draw(requests), shared + draw(work), 1.0);
             changes += usize::from(books.basis() != before);
         }
         changes
@@ -194,7 +200,7 @@ mod tests {
         let mut books = Books::default();
         for _ in 0..5_000 {
             let residual = rng.unit() - 0.5;
-            books.compare(residual, residual);
+            books.compare(residual, residual, 1.0);
             assert_eq!(books.basis(), Basis::Requests);
         }
     }

@@ -1,8 +1,8 @@
 //! How often an upstream fails, and what that costs a request sent there.
 //!
-//! A server that fails at once looks fast and idle, and draws all the traffic
-//! that it then fails: errors must never look fast. A request that fails has
-//! to be tried again, so the expected delay of an upstream that fails with
+//! A server that fails at once looks fast and idle, and would attract traffic
+//! only to fail it: errors must never look fast. A failed request must
+//! be tried again, so the expected delay of an upstream that fails with
 //! probability `p` is its delay times the expected number of tries,
 //! `1 / (1 - p)`.
 
@@ -77,7 +77,8 @@ impl ErrorRate {
 
     /// Whether the upstream asked to be left alone. A moment further ahead
     /// than any that is honoured cannot have come from an answer.
-    fn is_backing_off(self, now: Timestamp) -> bool {
+    #[must_use]
+    pub fn is_backing_off(self, now: Timestamp) -> bool {
         self.back_off_until > now && self.back_off_until.since(now) <= Self::LONGEST_BACK_OFF
     }
 
@@ -96,9 +97,27 @@ impl ErrorRate {
         tuning: &Tuning,
     ) {
         self.observe(1.0, elapsed, tuning);
+        self.back_off(now, retry_after);
+    }
+
+    /// Takes in for how long the upstream asked at `now` to be left alone, if it did.
+    pub fn back_off(&mut self, now: Timestamp, retry_after: Option<Duration>) {
         if let Some(wait) = retry_after {
             let until = now.after(wait.min(Self::LONGEST_BACK_OFF));
             self.back_off_until = self.back_off_until.max(until);
+        }
+    }
+
+    /// What failed before counts no more; how long it asked to be left alone still does.
+    pub fn forgive(&mut self) {
+        self.rate = 0.0;
+    }
+
+    /// Takes in that something else happened, `elapsed` seconds after the last
+    /// outcome.
+    pub fn age(&mut self, elapsed: f64, tuning: &Tuning) {
+        if self.rate > 0.0 {
+            self.rate = self.faded(elapsed, tuning) as f32;
         }
     }
 

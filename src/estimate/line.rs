@@ -1,7 +1,7 @@
-//! A line through samples, by exponentially weighted least squares, that knows
-//! how far to trust itself.
+//! A line through samples, by exponentially weighted least squares, with a
+//! measure of how far to trust it.
 //!
-//! The fitted slope is shrunk by how likely it is to be chance: the F statistic
+//! The fitted slope shrinks the more, the more likely it is to be chance: the F statistic
 //! of the regression, `F = r^2 (n - 2) / (1 - r^2)`, gives the factor
 //! `max(0, 1 - 1 / F)` (the positive-part James-Stein estimator for one
 //! coefficient).

@@ -1,17 +1,17 @@
-//! Observed work: what a finished request turned out to cost, told by the bytes
-//! of its answer.
+//! Observed work: what a finished request turned out to cost, according to the
+//! bytes of its answer.
 //!
-//! A long answer is not a slow server. Most of the noise in a sample of pace is
-//! the request's own length, and the answer shows it: a language model's has
-//! about four bytes a token, an image's its pixels. It comes too late for the
-//! request's own pick, but a sample that is divided by it says more of the
+//! A long answer does not mean a slow server. Most of the noise in a sample of pace
+//! is the request's own length, and the answer shows it: a language model's answer
+//! has about four bytes per token, an image its pixels. This comes too late for the
+//! request's own pick, but dividing the sample by it says more about the
 //! server.
 //!
 //! The relation is a line, cost over bytes, by exponentially weighted least
-//! squares over the pool's recent requests, where cost is the sample over the pace
-//! of the server that took it: so slow servers and busy ones do not bend the
-//! line. The slope is shrunk by its F statistic, as in [`work`](super::work),
-//! and where bytes explain nothing every request counts as one.
+//! squares over the pool's recent requests, where cost is the sample divided by the
+//! pace of its server, so slow or busy servers do not distort the
+//! line. The F statistic shrinks the slope, as in [`work`](super::work);
+//! if bytes explain nothing, every request counts as one.
 
 use super::line::Line;
 

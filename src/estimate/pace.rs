@@ -1,8 +1,8 @@
 //! Pace: seconds that an upstream takes per unit of work and of load.
 //!
 //! A sample is `latency / (work x load)`, where `load` is what was outstanding
-//! at the upstream when the request was picked, the request included. Dividing
-//! by the load makes pace a property of the server rather than of how busy it
+//! at the upstream when the request was picked, including that request. Dividing
+//! by the load makes pace a property of the server, independent of how busy it
 //! was: without it load would count twice, once in the measured latency and
 //! once when a pick multiplies by what is outstanding.
 //!
@@ -11,10 +11,10 @@
 //! "Forecasting, structural time series models and the Kalman filter", 1989,
 //! section 2.3): the level is a random walk seen through noise, and the filter
 //! gives each sample the weight that its evidence deserves. In steady state
-//! that is an exponentially weighted mean; at the start a plain one; after a
-//! silence, the fresh sample counts for more.
+//! that is an exponentially weighted mean, at the start a plain mean; after a
+//! silence, a new sample counts for more.
 
-use super::Tuning;
+use super::{Credit, Tuning};
 
 /// Samples shorter than this (seconds per unit) are taken as this.
 const SHORTEST: f64 = 1e-9;
@@ -90,23 +90,39 @@ impl Pace {
     /// the first sample, of which nothing was expected, and for one that is
     /// not a number.
     pub fn observe(&mut self, sample: f64, silence: f64, tuning: &Tuning) -> Option<f64> {
-        if sample.is_nan() {
+        self.observe_in_part(sample, Credit::FULL, silence, tuning)
+    }
+
+    /// Takes in a sample that is a part of a full one: its noise has the residual
+    /// variance over that part. The estimate before it is at least as uncertain as the
+    /// credit's doubt.
+    pub fn observe_in_part(
+        &mut self,
+        sample: f64,
+        credit: Credit,
+        silence: f64,
+        tuning: &Tuning,
+    ) -> Option<f64> {
+        if sample.is_nan() || credit.part.is_nan() {
             return None;
         }
         let log = sample.clamp(SHORTEST, LONGEST).ln();
+        let part = credit.part.clamp(Credit::LEAST, 1.0);
+        let noise = 1.0 / part;
         if !self.is_known() {
             *self = Pace {
                 mean_log: log as f32,
-                uncertainty: 1.0,
+                uncertainty: noise as f32,
             };
             return None;
         }
-        let prior = self.uncertainty(silence, tuning) + tuning.drift_per_sample;
+        let before = self.uncertainty(silence, tuning).max(credit.doubt);
+        let prior = before + tuning.drift_per_sample * part;
         let surprise = log - self.mean_log();
-        let weight = prior / (prior + 1.0);
+        let weight = prior / (prior + noise);
         self.mean_log = (self.mean_log() + weight * surprise) as f32;
-        self.uncertainty = (weight) as f32;
-        Some(surprise / (prior + 1.0).sqrt())
+        self.uncertainty = (weight * noise) as f32;
+        Some(surprise / (prior + noise).sqrt())
     }
 }
 
@@ -131,7 +147,7 @@ impl Default for ResidualVariance {
 impl ResidualVariance {
     /// What is assumed before any sample: a spread of a factor of two, as
     /// language models show.
-    const ASSUMED: f32 = 0.5;
+    pub const ASSUMED: f32 = 0.5;
     /// How many samples the assumption is worth.
     const ASSUMED_SAMPLES: f64 = 10.0;
     /// Memory, in samples.
@@ -162,14 +178,20 @@ impl ResidualVariance {
         f64::from(self.variance).max(1e-6)
     }
 
-    /// Takes in one residual, as [`Pace::observe`] returns it.
+    /// Takes in one residual, as [`Pace::observe`] returns it for a full sample.
     pub fn observe(&mut self, residual: f64) {
+        self.observe_in_part(residual, 1.0);
+    }
+
+    /// Takes in the residual of a sample that is this part of a full one.
+    pub fn observe_in_part(&mut self, residual: f64, part: f64) {
         let square = residual.clamp(-Self::LARGEST, Self::LARGEST).powi(2);
-        if square.is_nan() {
+        if square.is_nan() || part.is_nan() {
             return;
         }
-        let samples = (f64::from(self.samples) + 1.0).min(Self::MEMORY);
-        let weight = 1.0 / (samples + Self::ASSUMED_SAMPLES);
+        let part = part.clamp(0.0, 1.0);
+        let samples = (f64::from(self.samples) + part).min(Self::MEMORY);
+        let weight = part / (samples + Self::ASSUMED_SAMPLES);
         let variance = f64::from(self.variance);
         self.variance = (variance + weight * (square - variance)) as f32;
         self.samples = samples as f32;

@@ -1,4 +1,4 @@
-//! Believing a difference between upstreams only as far as the evidence goes.
+//! Differences between upstreams count only as far as the evidence supports them.
 //!
 //! A mean of few noisy samples says more about luck than about the server, and
 //! a pick that follows luck is worse than one that ignores it. So each

@@ -4,8 +4,8 @@
 //! the next (*log-linear*, as in Gil Tene's HdrHistogram): eight bins an
 //! octave, so the middle of a bin is within [`Sketch::RELATIVE_ERROR`] of every
 //! duration in it. Integers only, and two sketches are merged by adding their
-//! bins: the merged sketch is the one of both sets of samples, in any order and
-//! grouping, which is what lets workers sketch apart and share the sum.
+//! bins: the merged sketch is the sketch of both sets of samples, in any order and
+//! grouping. So each worker can make its own sketch, and all share the sum.
 //!
 //! Only bins that have counted something are stored.
 

@@ -1,19 +1,19 @@
 //! Comparing the slow ends of upstreams' latencies.
 //!
-//! A measured quantile cannot be ranked by as it is. All requests would go to
-//! the upstream whose quantile is least, until that is no longer the least:
-//! they would herd. So a quantile is taken relative to the load under which it
+//! A policy cannot rank by measured quantiles as they are. All requests would go
+//! to the upstream with the lowest quantile until it is no longer the lowest:
+//! they would herd. So a quantile is divided by the load under which it
 //! was measured,
 //!
 //! ```text
 //! tail pace = quantile of the latencies / mean load when they were picked
 //! ```
 //!
-//! in seconds per unit of load, and a pick multiplies it by the load of the
-//! moment: where load rises the upstream looks slower at once, long before any
-//! answer could tell.
+//! in seconds per unit of load, and a pick multiplies it by the current
+//! load: when load rises the upstream looks slower at once, long before any
+//! answer could show it.
 //!
-//! A high quantile of few samples is mostly luck. Its variance is read off the
+//! A high quantile of few samples is mostly luck. Its variance follows from the
 //! samples around it ([`Sketch::log_quantile`]), pooled over the upstreams, and
 //! the quantiles are drawn together as far as that explains their differences
 //! ([`super::shrinkage`]).
@@ -51,6 +51,21 @@ impl Latencies {
         &self.durations
     }
 
+    /// The tail at the `q`-quantile; `None` where fewer than `min_samples` are known.
+    #[must_use]
+    pub fn tail(&self, q: f64, min_samples: u64) -> Option<Tail> {
+        let samples = self.durations.count();
+        if samples < min_samples {
+            return None;
+        }
+        let (log, chance) = self.durations.log_quantile(q)?;
+        Some(Tail {
+            log: log - self.mean_load().ln(),
+            chance,
+            samples: samples as f64,
+        })
+    }
+
     /// Mean load; 1 where nothing was seen.
     fn mean_load(&self) -> f64 {
         let samples = self.durations.count().max(1);
@@ -73,37 +88,28 @@ impl Latencies {
     }
 }
 
-/// Seconds per unit of load at the `q`-quantile of each upstream's latencies,
-/// shrunk; see the module. An upstream of which fewer than `min_samples` are
-/// known has the pool's mean. `None` where that is so of all of them.
+/// What was measured of an upstream's tail: a quantile relative to the load.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tail {
+    /// The logarithm of the quantile over the mean load, in seconds.
+    log: f64,
+    /// The variance that it has by chance, times the number of samples.
+    chance: f64,
+    samples: f64,
+}
+
+/// Seconds per unit of load of each upstream's tail, shrunk; see the module. An
+/// upstream without one has the pool's mean. `None` where all are without.
 #[must_use]
-pub fn tail_paces(upstreams: &[Option<&Latencies>], q: f64, min_samples: u64) -> Option<Vec<f64>> {
-    struct Tail {
-        log: f64,
-        samples: f64,
-    }
-    let (mut known, mut chance) = (0.0, 0.0);
-    let tail = |latencies: &Option<&Latencies>| {
-        let latencies = (*latencies)?;
-        let samples = latencies.durations.count();
-        if samples < min_samples {
-            return None;
-        }
-        let (log, variance) = latencies.durations.log_quantile(q)?;
-        known += 1.0;
-        chance += variance;
-        Some(Tail {
-            log: log - latencies.mean_load().ln(),
-            samples: samples as f64,
-        })
-    };
-    let tails: Vec<Option<Tail>> = upstreams.iter().map(tail).collect();
-    if known == 0.0 {
+pub fn tail_paces(tails: &[Option<Tail>]) -> Option<Vec<f64>> {
+    let known = tails.iter().flatten();
+    let count = known.clone().count();
+    if count == 0 {
         return None;
     }
     // By itself each is too noisy to be believed: a tail that happens to have
     // no gap would count as certain.
-    let chance = chance / known;
+    let chance = known.map(|tail| tail.chance).sum::<f64>() / count as f64;
     let mean = |tail: &Option<Tail>| match tail {
         Some(tail) => (tail.log, chance / tail.samples + Sketch::ROUNDING),
         None => (0.0, f64::INFINITY),
@@ -133,8 +139,8 @@ mod tests {
     }
 
     fn paces(all: &[Latencies]) -> Vec<f64> {
-        let all: Vec<_> = all.iter().map(Some).collect();
-        tail_paces(&all, 0.99, 20).unwrap()
+        let all: Vec<_> = all.iter().map(|it| it.tail(0.99, 20)).collect();
+        tail_paces(&all).unwrap()
     }
 
     #[test]
@@ -179,11 +185,12 @@ mod tests {
     fn an_unknown_upstream_has_the_pools_mean() {
         let (one, other) = (exponential(1, 5_000, 0.1, 1), exponential(2, 5_000, 0.4, 1));
         let few = exponential(3, 5, 9.0, 1);
-        let paces = tail_paces(&[Some(&one), Some(&other), None, Some(&few)], 0.9, 20).unwrap();
+        let tail = |it: &Latencies| it.tail(0.9, 20);
+        let paces = tail_paces(&[tail(&one), tail(&other), None, tail(&few)]).unwrap();
         assert!(paces[0] < paces[2] && paces[2] < paces[1], "{paces:?}");
         assert_eq!(paces[2], paces[3]);
-        assert_eq!(tail_paces(&[None, Some(&few)], 0.9, 20), None);
-        assert_eq!(tail_paces(&[], 0.9, 20), None);
+        assert_eq!(tail_paces(&[None, tail(&few)]), None);
+        assert_eq!(tail_paces(&[]), None);
     }
 
     proptest! {
@@ -196,8 +203,8 @@ mod tests {
             for (upstream, nanos, load) in feed {
                 all[upstream].record(Duration::from_nanos(nanos), load);
             }
-            let all: Vec<_> = all.iter().map(Some).collect();
-            for pace in tail_paces(&all, q, 1).unwrap_or_default() {
+            let all: Vec<_> = all.iter().map(|it| it.tail(q, 1)).collect();
+            for pace in tail_paces(&all).unwrap_or_default() {
                 prop_assert!(pace.is_finite() && pace > 0.0, "{}", pace);
             }
         }

@@ -1,9 +1,9 @@
-//! Work: what a request will cost, told by its size before it runs.
+//! Work: what a request will cost, predicted from its size before it runs.
 //!
 //! A model answers a small picture in milliseconds and a large one in seconds.
-//! How cost follows size is learned per pool, with no knob, as a line: work is
-//! `1 + b (r - 1)`, where `r` is the size over the pool's mean size, so that the
-//! mean request is work 1 whatever sizes are measured in.
+//! Each pool learns how cost depends on size, without any setting, as a line: work
+//! is `1 + b (r - 1)`, where `r` is the size over the pool's mean size, so the
+//! mean request has work 1 in whatever unit sizes are measured.
 //!
 //! The slope comes from an exponentially weighted least-squares fit. A request
 //! that is picked with `n` others outstanding takes about
@@ -14,11 +14,10 @@
 //! k + k b (r - 1) / (n + 1)
 //! ```
 //!
-//! plus what the others' work is known to differ from `n` by, which is taken off. So
-//! slow servers and busy ones do not bend the line, nor do the sizes of the
-//! others. What the sizes say is believed as far as the evidence goes: the slope
-//! shrinks by its F statistic, and where size explains nothing every request
-//! counts as one.
+//! plus the known difference between the others' work and `n`, which is subtracted.
+//! So neither slow or busy servers nor the sizes of the others distort the line.
+//! Sizes count only as far as the evidence supports them: the F statistic shrinks
+//! the slope, and if size explains nothing, every request counts as one.
 
 use super::line::Line;
 

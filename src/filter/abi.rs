@@ -1,11 +1,13 @@
-//! The host functions of proxy-wasm ABI 0.2.1 and of WASI that are called.
+//! The host functions of proxy-wasm ABI 0.2.1 and of WASI that the filter calls.
 //!
-//! Statuses are plain numbers here: a host may return one that no list has.
+//! Statuses are plain numbers here: a host may return one that is on no list.
 
 /// Success.
 pub(super) const OK: u32 = 0;
 /// The thing asked for does not exist.
 pub(super) const NOT_FOUND: u32 = 1;
+/// A queue has nothing in it.
+pub(super) const EMPTY: u32 = 7;
 /// A compare-and-swap write met another version.
 pub(super) const CAS_MISMATCH: u32 = 8;
 
@@ -17,10 +19,14 @@ pub(super) enum HeaderMap {
     Request = 0,
     /// Of the response.
     Response = 2,
+    /// Of the answer to a request that the filter sent itself.
+    CallResponse = 6,
 }
 
 /// The buffer that holds the request's body.
 pub(super) const REQUEST_BODY: u32 = 0;
+/// The buffer that holds the body of the answer to a request that the filter sent.
+pub(super) const CALL_RESPONSE_BODY: u32 = 4;
 /// The stream from the client to the upstream.
 pub(super) const REQUEST_STREAM: u32 = 0;
 /// The buffer that holds the plugin's configuration.
@@ -56,6 +62,24 @@ unsafe extern "C" {
     pub(super) fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
     pub(super) fn proxy_set_effective_context(context: u32) -> u32;
     pub(super) fn proxy_continue_stream(stream: u32) -> u32;
+    pub(super) fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout_millis: u32,
+        call: *mut u32,
+    ) -> u32;
+    pub(super) fn proxy_set_property(
+        path: *const u8,
+        path_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     pub(super) fn proxy_get_property(
         path: *const u8,
         path_size: usize,
@@ -75,6 +99,31 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
         cas: u32,
+    ) -> u32;
+    pub(super) fn proxy_register_shared_queue(
+        name: *const u8,
+        name_size: usize,
+        queue: *mut u32,
+    ) -> u32;
+    pub(super) fn proxy_enqueue_shared_queue(
+        queue: u32,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    pub(super) fn proxy_dequeue_shared_queue(
+        queue: u32,
+        value: *mut *mut u8,
+        value_size: *mut usize,
+    ) -> u32;
+    pub(super) fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
     ) -> u32;
     pub(super) fn proxy_define_metric(
         kind: u32,

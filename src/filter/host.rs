@@ -1,10 +1,12 @@
 //! The real proxy, as a [`Host`].
 
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
+use std::time::Duration;
 
 use super::abi::{self, HeaderMap};
 use crate::host::{
-    Host, HostError, MetricId, MetricKind, SetError, SharedData, Version, Versioned,
+    CallId, Calls, Host, HostError, LocalResponse, MetricId, MetricKind, QueueId, SetError,
+    SharedData, Version, Versioned,
 };
 use crate::time::Timestamp;
 
@@ -51,6 +53,22 @@ impl Proxy {
     }
 }
 
+/// With this version the host writes whatever is there.
+const ANY_VERSION: u32 = 0;
+
+fn set_shared_data(key: &str, value: &[u8], version: u32) -> u32 {
+    // SAFETY: key and value outlive the call.
+    unsafe {
+        abi::proxy_set_shared_data(
+            key.as_ptr(),
+            key.len(),
+            value.as_ptr(),
+            value.len(),
+            version,
+        )
+    }
+}
+
 impl SharedData for Proxy {
     fn get(&mut self, key: &str) -> Result<Option<Versioned>, HostError> {
         let mut version = 0;
@@ -70,31 +88,64 @@ impl SharedData for Proxy {
         }))
     }
 
+    fn set(&mut self, key: &str, value: &[u8]) -> Result<(), HostError> {
+        check(set_shared_data(key, value, ANY_VERSION))
+    }
+
     fn compare_and_set(
         &mut self,
         key: &str,
         value: &[u8],
         expected: Option<Version>,
     ) -> Result<(), SetError> {
-        // The host takes 0 for "whatever it is". Any other number creates a key
-        // that is missing and conflicts with one that is not, unless it is just
-        // that key's version, which the greatest hardly ever is.
+        // Any number but 0 creates a key that is missing and conflicts with one
+        // that is not, unless it is just that key's version, which the greatest
+        // hardly ever is.
         let version = expected.map_or(u32::MAX, |version| version.0);
-        // SAFETY: key and value outlive the call.
-        let status = unsafe {
-            abi::proxy_set_shared_data(
-                key.as_ptr(),
-                key.len(),
-                value.as_ptr(),
-                value.len(),
-                version,
-            )
-        };
-        match status {
+        match set_shared_data(key, value, version) {
             abi::OK => Ok(()),
             abi::CAS_MISMATCH => Err(SetError::Conflict),
             other => Err(SetError::Host(HostError(other))),
         }
+    }
+}
+
+impl Calls for Proxy {
+    fn call(
+        &mut self,
+        cluster: &str,
+        headers: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<CallId, HostError> {
+        let (headers, trailers) = (pairs(headers), pairs(&[]));
+        // At least one: without a limit a call might never end.
+        let millis = timeout.as_millis().clamp(1, i32::MAX as u128) as u32;
+        let mut call = 0;
+        // SAFETY: cluster, headers and trailers outlive the call, and so does the
+        // local; of a body without bytes nothing is read.
+        check(unsafe {
+            abi::proxy_http_call(
+                cluster.as_ptr(),
+                cluster.len(),
+                headers.as_ptr(),
+                headers.len(),
+                null(),
+                0,
+                trailers.as_ptr(),
+                trailers.len(),
+                millis,
+                &mut call,
+            )
+        })?;
+        Ok(CallId(call))
+    }
+
+    fn call_header(&mut self, name: &str) -> Result<Option<Vec<u8>>, HostError> {
+        self.header(HeaderMap::CallResponse, name)
+    }
+
+    fn call_body(&mut self, max: usize) -> Result<Option<Vec<u8>>, HostError> {
+        self.buffer(abi::CALL_RESPONSE_BODY, max)
     }
 }
 
@@ -142,6 +193,53 @@ impl Host for Proxy {
         check(unsafe { abi::proxy_continue_stream(abi::REQUEST_STREAM) })
     }
 
+    fn respond(&mut self, response: &LocalResponse<'_>) -> Result<(), HostError> {
+        let headers = pairs(response.headers);
+        let (details, body) = (response.details, response.body);
+        let grpc_status = response
+            .grpc_status
+            .and_then(|status| i32::try_from(status).ok());
+        // SAFETY: details, body and headers outlive the call.
+        check(unsafe {
+            abi::proxy_send_local_response(
+                u32::from(response.status),
+                details.as_ptr(),
+                details.len(),
+                body.as_ptr(),
+                body.len(),
+                headers.as_ptr(),
+                headers.len(),
+                grpc_status.unwrap_or(NO_GRPC_STATUS),
+            )
+        })
+    }
+
+    fn own_queue(&mut self, name: &str) -> Result<QueueId, HostError> {
+        let mut queue = 0;
+        // SAFETY: the name and the local outlive the call.
+        check(unsafe { abi::proxy_register_shared_queue(name.as_ptr(), name.len(), &mut queue) })?;
+        Ok(QueueId(queue))
+    }
+
+    fn enqueue(&mut self, queue: QueueId) -> Result<(), HostError> {
+        // That something is there says all.
+        const VALUE: &[u8] = b"!";
+        // SAFETY: the value outlives the call.
+        check(unsafe { abi::proxy_enqueue_shared_queue(queue.0, VALUE.as_ptr(), VALUE.len()) })
+    }
+
+    fn dequeue(&mut self, queue: QueueId) -> Result<bool, HostError> {
+        let taken = receive(|data, length| {
+            // SAFETY: the locals outlive the call.
+            unsafe { abi::proxy_dequeue_shared_queue(queue.0, data, length) }
+        });
+        match taken {
+            Ok(value) => Ok(value.is_some()),
+            Err(HostError(abi::EMPTY)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn tick_every(&mut self, millis: u32) -> Result<(), HostError> {
         // SAFETY: no pointer is passed.
         check(unsafe { abi::proxy_set_tick_period_milliseconds(millis) })
@@ -173,6 +271,13 @@ impl Host for Proxy {
         })
     }
 
+    fn set_property(&mut self, path: &str, value: &str) -> Result<(), HostError> {
+        // SAFETY: path and value outlive the call.
+        check(unsafe {
+            abi::proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len())
+        })
+    }
+
     fn define_metric(&mut self, kind: MetricKind, name: &str) -> Result<MetricId, HostError> {
         let kind = match kind {
             MetricKind::Counter => 0,
@@ -194,6 +299,25 @@ impl Host for Proxy {
         // SAFETY: no pointer is passed.
         check(unsafe { abi::proxy_record_metric(id.0, value) })
     }
+}
+
+/// With this the host derives the status of gRPC from that of HTTP.
+const NO_GRPC_STATUS: i32 = -1;
+
+/// Headers as the ABI moves them: the number of pairs, all sizes, then each name and
+/// value with a zero byte behind it.
+#[inline(never)]
+fn pairs(headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = (headers.len() as u32).to_le_bytes().to_vec();
+    for (name, value) in headers {
+        bytes.extend((name.len() as u32).to_le_bytes());
+        bytes.extend((value.len() as u32).to_le_bytes());
+    }
+    for part in headers.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend(part.as_bytes());
+        bytes.push(0);
+    }
+    bytes
 }
 
 /// Room for a property's path as most have it.

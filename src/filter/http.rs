@@ -1,105 +1,88 @@
-//! The HTTP context: one request and its response.
-
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
+//! The callbacks for a request and its response.
+//!
+//! The module exports them itself, without the dispatcher of an SDK. That saves a table of
+//! contexts beside [`streams`] and a callback for each request, and the answers for the
+//! request's body are not in the SDK for Rust: the number with which Envoy keeps a
+//! request's parts in the stream's own buffer, and stops reading from the client when it
+//! is full. With the one that the SDK has, Envoy joins the parts and shows them together.
+//! Such a request cannot continue from a tick: Envoy would add the next part to what it
+//! has sent already, and lose or repeat it.
 
 use super::host::Proxy;
+use super::streams;
 use crate::exchange::{Exchange, Flow};
 use crate::worker::Worker;
 
-/// One stream. It keeps the worker that it began with: after a change of
-/// configuration the streams that are under way end where they were counted.
-pub(super) struct Http {
-    worker: Option<Rc<RefCell<Worker>>>,
-    /// Shared with the worker while the request waits.
-    exchange: Rc<RefCell<Exchange>>,
+/// The stream goes on.
+const CONTINUE: u32 = 0;
+/// It stops until it is told to go on.
+const STOP: u32 = 1;
+/// What has come is kept, and no more is read than the buffer holds.
+const STOP_AND_WATERMARK: u32 = 2;
+
+/// Acts on the stream with this context. It keeps the worker that it began with: after a
+/// change of configuration the streams that are under way end where they were counted.
+fn with<T: Default>(context: u32, act: impl FnOnce(&mut Exchange, &mut Worker) -> T) -> T {
+    let stream = streams::find(context);
+    stream.map_or_else(T::default, |stream| stream.with_worker(act))
 }
 
-impl Http {
-    pub(super) fn new(context: u32, worker: Option<Rc<RefCell<Worker>>>) -> Self {
-        Http {
-            worker,
-            exchange: Exchange::new(context),
-        }
-    }
-
-    fn with_worker<T: Default>(&self, act: impl FnOnce(&mut Exchange, &mut Worker) -> T) -> T {
-        if let Some(worker) = &self.worker
-            && let Ok(mut worker) = worker.try_borrow_mut()
-            && let Ok(mut exchange) = self.exchange.try_borrow_mut()
-        {
-            return act(&mut exchange, &mut worker);
-        }
-        T::default()
-    }
-
-    fn end(&mut self) {
-        self.with_worker(|exchange, worker| exchange.end(worker, &mut Proxy));
-    }
-}
-
-impl Context for Http {
-    fn on_done(&mut self) -> bool {
-        self.end();
-        true
-    }
-}
-
-impl HttpContext for Http {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        action(self.with_worker(|exchange, worker| {
-            exchange.on_request_headers(worker, &mut Proxy, end_of_stream)
-        }))
-    }
-
-    fn on_http_request_body(&mut self, bytes: usize, end_of_stream: bool) -> Action {
-        action(self.with_worker(|exchange, worker| {
-            exchange.on_request_body(worker, &mut Proxy, bytes, end_of_stream)
-        }))
-    }
-
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.with_worker(|exchange, worker| exchange.on_request_trailers(worker, &mut Proxy));
-        Action::Continue
-    }
-
-    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        self.with_worker(|exchange, worker| {
-            exchange.on_response_headers(worker, &mut Proxy, end_of_stream);
-        });
-        Action::Continue
-    }
-
-    fn on_http_response_body(&mut self, bytes: usize, end_of_stream: bool) -> Action {
-        self.with_worker(|exchange, worker| {
-            exchange.on_response_body(worker, &mut Proxy, bytes, end_of_stream);
-        });
-        Action::Continue
-    }
-
-    fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        self.with_worker(|exchange, _| exchange.on_response_trailers());
-        Action::Continue
-    }
-
-    fn on_log(&mut self) {
-        self.end();
-    }
-}
-
-impl Drop for Http {
-    /// For a stream that the proxy forgets without telling its end.
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn action(flow: Flow) -> Action {
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_headers(context: u32, _headers: usize, end_of_stream: u32) -> u32 {
+    let flow = with(context, |exchange, worker| {
+        exchange.on_request_headers(worker, &mut Proxy, end_of_stream != 0)
+    });
     match flow {
-        Flow::Continue => Action::Continue,
-        Flow::Pause => Action::Pause,
+        Flow::Continue => CONTINUE,
+        Flow::Pause => STOP,
     }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_body(context: u32, bytes: usize, end_of_stream: u32) -> u32 {
+    let flow = with(context, |exchange, worker| {
+        exchange.on_request_body(worker, &mut Proxy, bytes, end_of_stream != 0)
+    });
+    match flow {
+        Flow::Continue => CONTINUE,
+        Flow::Pause => STOP_AND_WATERMARK,
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_trailers(context: u32, _trailers: usize) -> u32 {
+    let flow = with(context, |exchange, worker| {
+        exchange.on_request_trailers(worker, &mut Proxy)
+    });
+    match flow {
+        Flow::Continue => CONTINUE,
+        Flow::Pause => STOP,
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_headers(context: u32, _headers: usize, end_of_stream: u32) -> u32 {
+    with(context, |exchange, worker| {
+        exchange.on_response_headers(worker, &mut Proxy, end_of_stream != 0);
+    });
+    CONTINUE
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_body(context: u32, bytes: usize, end_of_stream: u32) -> u32 {
+    with(context, |exchange, worker| {
+        exchange.on_response_body(worker, &mut Proxy, bytes, end_of_stream != 0);
+    });
+    CONTINUE
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_trailers(context: u32, _trailers: usize) -> u32 {
+    with(context, |exchange, _| exchange.on_response_trailers());
+    CONTINUE
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_log(context: u32) {
+    with(context, |exchange, worker| exchange.end(worker, &mut Proxy));
 }

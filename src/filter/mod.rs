@@ -1,20 +1,13 @@
 //! The binding to proxy-wasm: the only modules that know it.
 //!
-//! They translate, and decide nothing. The SDK's own wrappers of host calls
-//! panic on any status that they do not expect, and a panic would end every
-//! stream of the worker, so [`host`] makes the calls itself.
+//! They translate, and decide nothing. They export the callbacks of the ABI and make its
+//! host calls themselves: the wrappers of the SDK for Rust panic on any status that they do
+//! not expect, and a panic would end every stream of the worker.
 
 mod abi;
 mod host;
 mod http;
+mod lifecycle;
 mod log;
 mod root;
-
-use proxy_wasm::traits::RootContext;
-
-proxy_wasm::main! {{
-    log::install();
-    proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> {
-        Box::new(root::Root::default())
-    });
-}}
+mod streams;

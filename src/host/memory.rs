@@ -13,18 +13,27 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Writes a key whatever its version.
-    pub fn set(&mut self, key: &str, value: Vec<u8>) {
-        self.latest = self.latest.wrapping_add(1).max(1);
-        let version = Version(self.latest);
-        self.values
-            .insert(key.to_owned(), Versioned { value, version });
+    /// The keys that were ever written, in order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.values.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
     }
 }
 
 impl SharedData for Memory {
     fn get(&mut self, key: &str) -> Result<Option<Versioned>, HostError> {
         Ok(self.values.get(key).cloned())
+    }
+
+    fn set(&mut self, key: &str, value: &[u8]) -> Result<(), HostError> {
+        self.latest = self.latest.wrapping_add(1).max(1);
+        let version = Version(self.latest);
+        let value = value.to_vec();
+        self.values
+            .insert(key.to_owned(), Versioned { value, version });
+        Ok(())
     }
 
     fn compare_and_set(
@@ -37,8 +46,7 @@ impl SharedData for Memory {
         if found != expected {
             return Err(SetError::Conflict);
         }
-        self.set(key, value.to_vec());
-        Ok(())
+        self.set(key, value).map_err(SetError::Host)
     }
 }
 

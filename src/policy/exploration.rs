@@ -17,18 +17,17 @@ pub(super) fn explore(
         return None;
     }
     let now = choice.now;
-    let idle = choice.candidates.iter().enumerate();
-    let idle = idle.filter(|(_, candidate)| candidate.in_flight == 0);
-    let silent = idle.map(|(index, candidate)| {
-        // An upstream that answers with errors was heard of, too.
-        let heard = candidate.state.sampled_at.max(candidate.state.outcome_at);
-        (index, now.seconds_since(heard))
+    let candidates = choice.members.at(choice.candidates);
+    let idle = candidates.filter(|candidate| candidate.outstanding.requests() == 0);
+    let silent = idle.map(|candidate| {
+        let silence = now.seconds_since(candidate.standing.heard_at);
+        (candidate.place, silence)
     });
-    let (index, _) = silent
+    let (place, _) = silent
         .filter(|(_, silence)| *silence >= silent_seconds)
         .max_by(|(_, one), (_, other)| one.total_cmp(other))?;
     Some(Picked {
         reason: Reason::Exploration,
-        ..Picked::unranked(index)
+        ..Picked::unranked(place)
     })
 }

@@ -32,7 +32,7 @@
 //! default is better.
 
 use super::exploration::explore;
-use super::{Choice, Picked, Policy, Scored, lowest};
+use super::{Candidate, Choice, Picked, Policy, Scored, lowest};
 use crate::estimate::Tuning;
 
 /// The least measured quantile of latency, for the load of the moment.
@@ -50,23 +50,27 @@ impl Policy for LatencyPercentile {
         if let Some(picked) = explore(choice, self.exploration, self.tuning.silent_seconds) {
             return Some(picked);
         }
-        let now = choice.now;
-        let candidates = choice.candidates.iter().enumerate();
-        let scores = candidates.map(|(index, candidate)| {
-            let tail = candidate.tail_pace * candidate.load();
+        let members = choice.members;
+        let tail = |candidate: Candidate<'_>| {
+            let pace = members.tail_paces.get(candidate.place.0)?;
+            Some(pace * candidate.load())
+        };
+        let scores = members.at(choice.candidates).map(|candidate| {
+            let tail = tail(candidate).unwrap_or(candidate.load());
             Scored {
-                index,
-                score: tail * candidate.penalty(now, &self.tuning) / candidate.weight,
+                place: candidate.place,
+                score: tail * candidate.standing.penalty / candidate.standing.weight,
             }
         });
-        lowest(scores, choice.rng)
+        let picked = lowest(scores, choice.rng)?;
+        Some(picked.expecting(|place| tail(members.get(place)?)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Reason;
     use super::super::test_support::*;
-    use super::super::{Candidate, Reason};
     use super::*;
     use crate::random::Rng;
     use crate::state::PoolState;
@@ -76,10 +80,10 @@ mod tests {
         tuning: Tuning::DEFAULT,
     };
 
-    fn paced(in_flight: &[u64], tail_paces: &[f64]) -> Vec<Candidate> {
+    fn paced(in_flight: &[u64], tail_paces: &[f64]) -> Vec<Member> {
         let mut all = candidates(in_flight);
         for (candidate, pace) in all.iter_mut().zip(tail_paces) {
-            candidate.tail_pace = *pace;
+            candidate.tail_pace = Some(*pace);
         }
         all
     }
@@ -91,10 +95,10 @@ mod tests {
 
     #[test]
     fn load_spreads_requests_in_proportion_to_the_quantiles() {
-        let (mut rng, mut pool) = (Rng::new(1), PoolState::default());
+        let (mut rng, pool) = (Rng::new(1), PoolState::default());
         let mut all = paced(&[0, 0, 0], &[1.0, 2.0, 4.0]);
         for _ in 0..70 {
-            let member = pick(&POLICY, &mut all, &mut pool, &mut rng);
+            let member = pick(&POLICY, &mut all, &pool, &mut rng);
             all[member].in_flight += 1;
         }
         let loads: Vec<u64> = all.iter().map(|candidate| candidate.in_flight).collect();
@@ -124,19 +128,13 @@ mod tests {
         let shares = shares(&exploring, &all, 1_000);
         // 100 expected, standard deviation 9.5.
         assert!((43..157).contains(&shares[1]), "{shares:?}");
-        let picked = LatencyPercentile {
+        let curious = LatencyPercentile {
             exploration: 1.0,
             ..POLICY
-        }
-        .pick(&mut Choice {
-            candidates: &mut all,
-            pool: &mut PoolState::default(),
-            work: 1.0,
-            now: NOW,
-            rng: &mut Rng::new(1),
-        })
-        .unwrap();
+        };
+        let (mut rng, pool) = (Rng::new(1), PoolState::default());
+        let picked = decide(&curious, &mut all, &pool, &mut 0, NOW, &mut rng).unwrap();
         assert_eq!(picked.reason, Reason::Exploration);
-        assert_eq!(picked.best.index, 1);
+        assert_eq!(picked.best.place.0, 1);
     }
 }

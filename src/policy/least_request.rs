@@ -10,8 +10,7 @@
 //! Recent failures count as load: an upstream that fails at once has nothing
 //! in flight and would draw every request.
 
-use super::{Candidate, Choice, Picked, Policy, Scored, draw, lowest};
-use crate::estimate::Tuning;
+use super::{Choice, Picked, Policy, Scored, lowest};
 
 /// The fewest requests in flight, relative to the weight.
 #[derive(Debug)]
@@ -20,20 +19,17 @@ pub(super) struct LeastRequest {
     pub(super) choice_count: Option<usize>,
     /// The exponent of the load.
     pub(super) active_request_bias: f64,
-    /// How failures count.
-    pub(super) tuning: Tuning,
 }
 
 impl Policy for LeastRequest {
     fn pick(&self, choice: &mut Choice<'_>) -> Option<Picked> {
         let compared = match self.choice_count {
-            Some(count) => draw(choice.candidates, count, choice.rng),
+            Some(count) => choice.rng.draw_to_front(choice.candidates, count),
             None => choice.candidates.len(),
         };
-        let now = choice.now;
-        let bias = self.bias(choice.candidates);
-        let compared = choice.candidates.iter().take(compared).enumerate();
-        let scores = compared.map(|(index, candidate)| {
+        let bias = self.bias(choice);
+        let compared = choice.members.at(choice.candidates).take(compared);
+        let scores = compared.map(|candidate| {
             let load = if bias == 1.0 {
                 candidate.load()
             } else {
@@ -41,8 +37,8 @@ impl Policy for LeastRequest {
                 (candidate.load().ln() * bias).exp()
             };
             Scored {
-                index,
-                score: load * candidate.penalty(now, &self.tuning) / candidate.weight,
+                place: candidate.place,
+                score: load * candidate.standing.penalty / candidate.standing.weight,
             }
         });
         lowest(scores, choice.rng)
@@ -52,10 +48,14 @@ impl Policy for LeastRequest {
 impl LeastRequest {
     /// The exponent of the load: with equal weights there is nothing for load
     /// to count against, and it alone decides.
-    fn bias(&self, candidates: &[Candidate]) -> f64 {
-        let mut weights = candidates.iter().map(|candidate| candidate.weight);
+    fn bias(&self, choice: &Choice<'_>) -> f64 {
+        if self.active_request_bias == 1.0 {
+            return 1.0;
+        }
+        let candidates = choice.members.at(choice.candidates);
+        let mut weights = candidates.map(|candidate| candidate.standing.weight);
         let first = weights.next();
-        if self.active_request_bias == 1.0 || weights.all(|weight| Some(weight) == first) {
+        if weights.all(|weight| Some(weight) == first) {
             1.0
         } else {
             self.active_request_bias
@@ -67,9 +67,9 @@ impl LeastRequest {
 mod tests {
     use super::super::test_support::*;
     use super::*;
+    use crate::estimate::Tuning;
 
     const FULL_SCAN: LeastRequest = LeastRequest {
-        tuning: Tuning::DEFAULT,
         choice_count: None,
         active_request_bias: 1.0,
     };
@@ -104,7 +104,6 @@ mod tests {
     #[test]
     fn two_choices_never_take_the_worst_and_often_miss_the_best() {
         let two = LeastRequest {
-            tuning: Tuning::DEFAULT,
             choice_count: Some(2),
             active_request_bias: 1.0,
         };

@@ -1,7 +1,9 @@
 //! Which of the candidates gets the request: one file a policy.
 //!
 //! A policy is a pure function of the candidates, the pool's shared state, the
-//! time and a source of randomness. It does not know how counts are shared,
+//! time and a source of randomness. It has two parts: what it can say about members
+//! for a while ([`Policy::appraise`]), and what depends on the counts of the moment
+//! ([`Policy::pick`]). It does not know how counts are shared,
 //! what an upstream is to the proxy, or which requests were refused before it
 //! was asked. Each file gives its policy's contract, its cost in `n`
 //! candidates, and where it comes from.
@@ -14,63 +16,30 @@ mod peak_ewma;
 mod random;
 mod round_robin;
 mod shortest_expected_delay;
+mod standing;
+#[cfg(test)]
+pub(crate) mod test_support;
 mod weighted_round_robin;
 
 use crate::config::PolicyConfig;
 use crate::estimate::{Basis, Tuning};
-use crate::pool::{MemberIndex, UpstreamIndex};
 use crate::random::Rng;
-use crate::state::{MemberState, PoolState};
+use crate::state::PoolState;
 use crate::time::Timestamp;
-
-/// A member that may be picked, as the shared record shows it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Candidate {
-    /// Which member it is.
-    pub member: MemberIndex,
-    /// Which upstream that is.
-    pub upstream: UpstreamIndex,
-    /// Its share relative to the others'; positive.
-    pub weight: f64,
-    /// Requests in flight at its upstream, from all workers.
-    pub in_flight: u64,
-    /// The work expected of these requests, in mean requests of the pool.
-    pub outstanding_work: f64,
-    /// Seconds per unit of load at the quantile of its latencies that the policy
-    /// ranks by, for requests like the one at hand; positive, and the same for
-    /// all where none was measured.
-    pub tail_pace: f64,
-    /// What is known of it. A policy may change it; the change is kept if the
-    /// pick is.
-    pub state: MemberState,
-}
-
-impl Candidate {
-    /// Requests that would be in flight with the one at hand.
-    fn load(&self) -> f64 {
-        self.in_flight as f64 + 1.0
-    }
-
-    /// By how much recent failures lengthen the delay to expect.
-    fn penalty(&self, now: Timestamp, tuning: &Tuning) -> f64 {
-        let elapsed = now.seconds_since(self.state.outcome_at);
-        self.state.errors.penalty(now, elapsed, tuning)
-    }
-
-    /// Seconds since the last response time was taken in.
-    fn silence(&self, now: Timestamp) -> f64 {
-        now.seconds_since(self.state.sampled_at)
-    }
-}
+pub use standing::{Candidate, Known, Members, Place, Standing};
 
 /// What a policy decides on.
 #[derive(Debug)]
 pub struct Choice<'a> {
-    /// The members that may be picked; at least one.
-    pub candidates: &'a mut [Candidate],
-    /// The pool's shared state. A policy may change it; the change is kept if
-    /// the pick is.
-    pub pool: &'a mut PoolState,
+    /// Which of the members may be picked; at least one. A policy may change their
+    /// order.
+    pub candidates: &'a mut [Place],
+    /// All members of the pool.
+    pub members: Members<'a>,
+    /// What is known of the pool.
+    pub pool: &'a PoolState,
+    /// Whose turn it is, for policies that take turns.
+    pub turns: &'a mut Turns,
     /// The work expected of the request, in mean requests of the pool;
     /// positive.
     pub work: f64,
@@ -80,11 +49,20 @@ pub struct Choice<'a> {
     pub rng: &'a mut Rng,
 }
 
+/// Whose turn it is in one pool and on one worker, for policies that take turns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// Picks so far.
+    pub taken: i64,
+    /// A policy's number for each member, by its place; 0 at the start.
+    pub of: Vec<i64>,
+}
+
 /// A candidate and the number that it was ranked by; lower is better.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
-    /// The candidate's place in [`Choice::candidates`].
-    pub index: usize,
+    /// Which member it is.
+    pub place: Place,
     /// The policy's score, in the unit that the policy documents.
     pub score: f64,
 }
@@ -96,6 +74,23 @@ pub enum Reason {
     Policy,
     /// To learn of an upstream that has not been heard of for long.
     Exploration,
+    /// To try an upstream that was ejected.
+    HalfOpen,
+    /// The policy's rule chose it among all, because too many upstreams are ejected.
+    Panic,
+}
+
+impl Reason {
+    /// The name of the reason for people.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Reason::Policy => "policy",
+            Reason::Exploration => "exploration",
+            Reason::HalfOpen => "half_open",
+            Reason::Panic => "panic",
+        }
+    }
 }
 
 /// A policy's answer.
@@ -105,23 +100,42 @@ pub struct Picked {
     pub best: Scored,
     /// The second best, where the policy ranks and had one to compare.
     pub runner_up: Option<Scored>,
+    /// How long the request should take at the winner, in seconds: what the score ranks
+    /// by, without weights, penalties and what the request costs others. `None` if the
+    /// policy does not predict that, or nothing has been measured yet.
+    pub expected: Option<f64>,
     /// Why.
     pub reason: Reason,
 }
 
 impl Picked {
     /// The pick of a policy that does not rank.
-    const fn unranked(index: usize) -> Self {
+    const fn unranked(place: Place) -> Self {
         Picked {
-            best: Scored { index, score: 0.0 },
+            best: Scored { place, score: 0.0 },
             runner_up: None,
+            expected: None,
             reason: Reason::Policy,
+        }
+    }
+
+    /// With what `expected` says about the winner.
+    fn expecting(self, expected: impl FnOnce(Place) -> Option<f64>) -> Self {
+        Picked {
+            expected: expected(self.best.place),
+            ..self
         }
     }
 }
 
 /// Picks one of the candidates.
 pub trait Policy {
+    /// Works out what this policy expects of the members, as far as that does not depend
+    /// on what is outstanding at the moment of a pick: their paces. The rest of the
+    /// standings is there already. It is called at most at every pick, and often once
+    /// for hundreds of them.
+    fn appraise(&self, _known: &Known<'_>, _standings: &mut [Standing]) {}
+
     /// The pick, or `None` where there is no candidate.
     ///
     /// Ties are broken at random, evenly: a policy that always took the first
@@ -139,14 +153,21 @@ pub trait Policy {
         false
     }
 
+    /// Whether recent failures, and answers that there is no room, count against an
+    /// upstream.
+    fn heeds_penalties(&self) -> bool {
+        true
+    }
+
+    /// Whether the policy ranks the candidates, so that one that is worse than the others
+    /// may get no request at all.
+    fn ranks(&self) -> bool {
+        true
+    }
+
     /// What the policy measures load in, where that is the pool's to learn.
     fn basis(&self, _pool: &PoolState) -> Option<Basis> {
         None
-    }
-
-    /// Whether a pick changes the state of candidates.
-    fn changes_candidates(&self) -> bool {
-        false
     }
 }
 
@@ -163,11 +184,11 @@ pub fn from_config(config: &PolicyConfig, tuning: Tuning) -> Box<dyn Policy> {
         } => Box::new(least_request::LeastRequest {
             choice_count: choice_count.map(|count| count as usize),
             active_request_bias,
-            tuning,
         }),
         PolicyConfig::LeastResponseTime { decay_time } => {
             Box::new(least_response_time::LeastResponseTime {
                 decay_seconds: decay_time.as_secs_f64(),
+                exploration: least_response_time::LeastResponseTime::EXPLORATION,
                 tuning,
             })
         }
@@ -179,7 +200,6 @@ pub fn from_config(config: &PolicyConfig, tuning: Tuning) -> Box<dyn Policy> {
             decay_seconds: decay_time.as_secs_f64(),
             default_rtt_seconds: default_rtt.as_secs_f64(),
             choice_count: choice_count as usize,
-            tuning,
         }),
         PolicyConfig::LatencyPercentile { exploration, .. } => {
             Box::new(latency_percentile::LatencyPercentile {
@@ -205,8 +225,13 @@ pub fn from_config(config: &PolicyConfig, tuning: Tuning) -> Box<dyn Policy> {
 fn lowest(scores: impl Iterator<Item = Scored>, rng: &mut Rng) -> Option<Picked> {
     let mut best: Option<Scored> = None;
     let mut runner_up: Option<Scored> = None;
+    // The runner-up's score: most candidates lie above it.
+    let mut bound = f64::INFINITY;
     let mut ties = 1;
     for mut scored in scores {
+        if scored.score > bound {
+            continue;
+        }
         if scored.score.is_nan() {
             scored.score = f64::INFINITY;
         }
@@ -232,82 +257,16 @@ fn lowest(scores: impl Iterator<Item = Scored>, rng: &mut Rng) -> Option<Picked>
         if let Some(loser) = loser
             && runner_up.is_none_or(|second| loser.score < second.score)
         {
+            bound = loser.score;
             runner_up = Some(loser);
         }
     }
     best.map(|best| Picked {
         best,
         runner_up,
+        expected: None,
         reason: Reason::Policy,
     })
-}
-
-/// Moves `count` candidates, drawn at random without replacement, to the front
-/// and returns how many that are: all of them where there are no more.
-fn draw(candidates: &mut [Candidate], count: usize, rng: &mut Rng) -> usize {
-    let len = candidates.len();
-    let count = count.min(len);
-    for place in 0..count {
-        candidates.swap(place, place + rng.below(len - place));
-    }
-    count
-}
-
-#[cfg(test)]
-mod test_support {
-    use super::*;
-
-    /// Members 0, 1, 2… with these numbers in flight, weight 1, unknown.
-    pub(crate) fn candidates(in_flight: &[u64]) -> Vec<Candidate> {
-        let candidate = |(member, in_flight): (usize, &u64)| Candidate {
-            member,
-            upstream: member,
-            weight: 1.0,
-            in_flight: *in_flight,
-            outstanding_work: *in_flight as f64,
-            tail_pace: 1.0,
-            state: MemberState::default(),
-        };
-        in_flight.iter().enumerate().map(candidate).collect()
-    }
-
-    /// Ten seconds after the origin of the clock.
-    pub(crate) const NOW: Timestamp = Timestamp::from_nanos(10_000_000_000);
-
-    /// One pick; the member that got it.
-    pub(crate) fn pick(
-        policy: &dyn Policy,
-        candidates: &mut [Candidate],
-        pool: &mut PoolState,
-        rng: &mut Rng,
-    ) -> MemberIndex {
-        let picked = policy
-            .pick(&mut Choice {
-                candidates,
-                pool,
-                work: 1.0,
-                now: NOW,
-                rng,
-            })
-            .expect("there are candidates");
-        candidates[picked.best.index].member
-    }
-
-    /// How often each member was picked in `rounds` picks, where nothing is sent
-    /// or answered in between.
-    pub(crate) fn shares(
-        policy: &dyn Policy,
-        candidates: &[Candidate],
-        rounds: usize,
-    ) -> Vec<usize> {
-        let (mut rng, mut pool) = (Rng::new(42), PoolState::default());
-        let mut shares = vec![0; candidates.len()];
-        let mut candidates = candidates.to_vec();
-        for _ in 0..rounds {
-            shares[pick(policy, &mut candidates, &mut pool, &mut rng)] += 1;
-        }
-        shares
-    }
 }
 
 #[cfg(test)]
@@ -338,20 +297,14 @@ mod tests {
 
     #[test]
     fn one_candidate_is_picked_and_none_is_not() {
-        let (mut rng, mut pool) = (Rng::new(1), PoolState::default());
+        let (mut rng, pool) = (Rng::new(1), PoolState::default());
         for (name, policy) in every_policy() {
             assert_eq!(
-                pick(&*policy, &mut candidates(&[5]), &mut pool, &mut rng),
+                pick(&*policy, &mut candidates(&[5]), &pool, &mut rng),
                 0,
                 "{name}"
             );
-            let nobody = policy.pick(&mut Choice {
-                candidates: &mut [],
-                pool: &mut pool,
-                work: 1.0,
-                now: NOW,
-                rng: &mut rng,
-            });
+            let nobody = decide(&*policy, &mut [], &pool, &mut 0, NOW, &mut rng);
             assert_eq!(nobody, None, "{name}");
         }
     }
@@ -372,12 +325,12 @@ mod tests {
     fn a_score_that_is_no_number_ranks_last() {
         let scores = [f64::NAN, 3.0, f64::INFINITY, 2.0];
         let scored = scores.iter().enumerate().map(|(index, score)| Scored {
-            index,
+            place: Place(index),
             score: *score,
         });
         let picked = lowest(scored, &mut Rng::new(1)).unwrap();
-        assert_eq!(picked.best.index, 3);
-        assert_eq!(picked.runner_up.unwrap().index, 1);
+        assert_eq!(picked.best.place, Place(3));
+        assert_eq!(picked.runner_up.unwrap().place, Place(1));
     }
 
     #[test]
@@ -385,17 +338,17 @@ mod tests {
         let mut rng = Rng::new(9);
         let mut drawn = [0; 5];
         for _ in 0..10_000 {
-            let mut all = candidates(&[0; 5]);
-            assert_eq!(draw(&mut all, 2, &mut rng), 2);
-            assert_ne!(all[0].member, all[1].member);
-            drawn[all[0].member] += 1;
-            drawn[all[1].member] += 1;
+            let mut all = [0, 1, 2, 3, 4].map(Place);
+            assert_eq!(rng.draw_to_front(&mut all, 2), 2);
+            assert_ne!(all[0], all[1]);
+            drawn[all[0].0] += 1;
+            drawn[all[1].0] += 1;
         }
         // 4,000 expected; six standard deviations of 49.
         assert!(
             drawn.iter().all(|n| (3_706..4_294).contains(n)),
             "{drawn:?}"
         );
-        assert_eq!(draw(&mut candidates(&[0; 3]), 7, &mut rng), 3);
+        assert_eq!(rng.draw_to_front(&mut [0; 3], 7), 3);
     }
 }

@@ -8,8 +8,7 @@
 //! with answers that take seconds it follows the size of single requests.
 //! O(`choice_count`).
 
-use super::{Choice, Picked, Policy, Scored, draw, lowest};
-use crate::estimate::Tuning;
+use super::{Candidate, Choice, Known, Picked, Policy, Scored, Standing, lowest};
 
 /// The least peak-sensitive response time times requests in flight.
 #[derive(Debug)]
@@ -20,28 +19,51 @@ pub(super) struct PeakEwma {
     pub(super) default_rtt_seconds: f64,
     /// How many upstreams are compared.
     pub(super) choice_count: usize,
-    /// How failures count.
-    pub(super) tuning: Tuning,
 }
 
 impl Policy for PeakEwma {
+    fn appraise(&self, known: &Known<'_>, standings: &mut [Standing]) {
+        for (standing, member) in standings.iter_mut().zip(known.members) {
+            let state = member.state();
+            let silence = known.now.seconds_since(state.sampled_at);
+            let peak = state.peak.get(silence, self.decay_seconds);
+            standing.pace = peak.unwrap_or(self.default_rtt_seconds);
+            standing.is_known = peak.is_some();
+        }
+    }
+
     fn pick(&self, choice: &mut Choice<'_>) -> Option<Picked> {
-        let now = choice.now;
-        let compared = draw(choice.candidates, self.choice_count, choice.rng);
-        let compared = choice.candidates.iter().take(compared).enumerate();
-        let scores = compared.map(|(index, candidate)| {
-            let peak = candidate
-                .state
-                .peak
-                .get(candidate.silence(now), self.decay_seconds);
-            let peak = peak.unwrap_or(self.default_rtt_seconds);
-            Scored {
-                index,
-                score: peak * candidate.load() * candidate.penalty(now, &self.tuning)
-                    / candidate.weight,
-            }
+        let compared = choice
+            .rng
+            .draw_to_front(choice.candidates, self.choice_count);
+        let members = choice.members;
+        let compared = members.at(choice.candidates).take(compared);
+        let known = compared.clone().filter(|it| it.standing.is_known);
+        let slowest = known.map(|it| it.standing.pace).reduce(f64::max);
+        let expected = |candidate: Candidate<'_>| {
+            let Standing {
+                pace,
+                is_known,
+                penalty,
+                ..
+            } = *candidate.standing;
+            let pace = match slowest {
+                // It has answered, only not as it should: no reason to think it
+                // fast.
+                Some(slowest) if !is_known && penalty > 1.0 => slowest.max(pace),
+                _ => pace,
+            };
+            pace * candidate.load()
+        };
+        let scores = compared.map(|candidate| Scored {
+            place: candidate.place,
+            score: expected(candidate) * candidate.standing.penalty / candidate.standing.weight,
         });
-        lowest(scores, choice.rng)
+        let picked = lowest(scores, choice.rng)?;
+        Some(picked.expecting(|place| {
+            slowest?;
+            Some(expected(members.get(place)?))
+        }))
     }
 
     fn decay_seconds(&self) -> f64 {
@@ -56,7 +78,6 @@ mod tests {
     use crate::time::Timestamp;
 
     const POLICY: PeakEwma = PeakEwma {
-        tuning: Tuning::DEFAULT,
         decay_seconds: 10.0,
         default_rtt_seconds: 0.03,
         choice_count: 2,
@@ -85,6 +106,16 @@ mod tests {
         all[1].state.peak.observe(0.02, 0.0, 10.0);
         assert_eq!(shares(&POLICY, &all, 10), [0, 10]);
         all[1].in_flight = 1;
+        assert_eq!(shares(&POLICY, &all, 10), [10, 0]);
+    }
+
+    #[test]
+    fn one_that_only_ever_failed_is_not_taken_for_fast() {
+        let mut all = candidates(&[9, 0]);
+        all[0].state.sampled_at = NOW;
+        all[0].state.peak.observe(2.0, 0.0, 10.0);
+        assert_eq!(shares(&POLICY, &all, 10), [0, 10], "nothing known: tried");
+        all[1].refusal_penalty = 11.0;
         assert_eq!(shares(&POLICY, &all, 10), [10, 0]);
     }
 }

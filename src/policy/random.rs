@@ -9,7 +9,16 @@ pub(super) struct Random;
 impl Policy for Random {
     fn pick(&self, choice: &mut Choice<'_>) -> Option<Picked> {
         let count = choice.candidates.len();
-        (count > 0).then(|| Picked::unranked(choice.rng.below(count)))
+        let drawn = choice.candidates.get(choice.rng.below(count))?;
+        Some(Picked::unranked(*drawn))
+    }
+
+    fn heeds_penalties(&self) -> bool {
+        false
+    }
+
+    fn ranks(&self) -> bool {
+        false
     }
 }
 

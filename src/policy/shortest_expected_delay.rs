@@ -8,9 +8,11 @@
 //! in seconds per unit of work. *Load* is what would be in flight with the
 //! request; *pace* ([`crate::estimate::pace`]) the seconds per unit of work and
 //! of load that the upstream takes, drawn towards the pool's mean as far as the
-//! evidence asks ([`crate::estimate::shrinkage`]); the *externality* term is
+//! evidence asks ([`crate::estimate::shrinkage`]) and raised by what is outstanding
+//! ([`crate::estimate::Evidence::untold`]); the *externality* term is
 //! the delay that the request adds for those already there; the *penalty* makes
-//! recent failures count as the retries that they cost.
+//! recent failures count as the retries that they cost. Pace x load is how long the
+//! request should take ([`Picked::expected`]), once any pace is known.
 //!
 //! Shortest expected delay is a classic (Banawan and Zahorjan, "Load sharing in
 //! heterogeneous queueing systems", 1989) for known speeds; here the speeds are
@@ -19,9 +21,9 @@
 //! A share of picks explores ([`super::exploration`]). O(n).
 
 use super::exploration::explore;
-use super::{Candidate, Choice, Picked, Policy, Scored, lowest};
-use crate::estimate::{Basis, Pace, Prior, Tuning};
-use crate::state::PoolState;
+use super::{Candidate, Choice, Known, Picked, Policy, Scored, Standing, lowest};
+use crate::estimate::{Basis, Pace, Prior, ResidualVariance, Tuning};
+use crate::state::{DecodedMember, MemberState, PoolState};
 
 /// The least delay that this request must expect.
 #[derive(Debug)]
@@ -38,32 +40,26 @@ pub(super) struct ShortestExpectedDelay {
 }
 
 impl Policy for ShortestExpectedDelay {
-    fn pick(&self, choice: &mut Choice<'_>) -> Option<Picked> {
-        if let Some(picked) = explore(choice, self.exploration, self.tuning.silent_seconds) {
-            return Some(picked);
-        }
-        let now = choice.now;
-        let basis = self.basis_of(choice.pool);
-        let work = choice.work;
-        let residual_variance = choice.pool.books.variance(basis);
-        let mean_log = |candidate: &Candidate| {
-            let pace = pace(candidate, basis);
-            let variance =
-                residual_variance * pace.uncertainty(candidate.silence(now), &self.tuning);
-            (pace.mean_log(), variance)
+    /// The pace of each member, drawn towards the pool's mean.
+    fn appraise(&self, known: &Known<'_>, standings: &mut [Standing]) {
+        let basis = self.basis_of(known.pool);
+        let estimates = || {
+            let members = known.members.iter().zip(&*standings);
+            members.map(|(member, standing)| {
+                let ages = known.ages(standing.upstream);
+                let (mean, variance) = self.estimate(known, member.state(), ages, basis);
+                ((mean, variance + doubt_of_the_cold(standing)), standing)
+            })
         };
-        let candidates = &*choice.candidates;
-        let prior = Prior::from_means(candidates.iter().map(mean_log));
+        // One that gets no request says nothing about where this one should go.
+        let usable = estimates().filter(|(_, standing)| standing.weight > 0.0);
+        let prior = Prior::from_means(usable.map(|(estimate, _)| estimate));
         let common = prior.mean();
         let common_pace = common.exp();
-        let load = |candidate: &Candidate| match basis {
-            Basis::Requests => candidate.load(),
-            Basis::Work => candidate.outstanding_work + work,
-        };
-        let total: f64 = candidates.iter().map(load).sum();
-        let per_load = self.externality * candidates.len() as f64 / total;
-        let scores = candidates.iter().enumerate().map(|(index, candidate)| {
-            let (mean, variance) = mean_log(candidate);
+        let is_known = |it: &DecodedMember| pace(it.state(), basis).is_known();
+        let is_known = known.members.iter().any(is_known);
+        let estimates: Vec<_> = estimates().map(|(estimate, _)| estimate).collect();
+        for (standing, (mean, variance)) in standings.iter_mut().zip(estimates) {
             let shrunk = prior.shrink(mean, variance);
             // Of equal upstreams all paces are the same number.
             let pace = if shrunk == common {
@@ -71,15 +67,20 @@ impl Policy for ShortestExpectedDelay {
             } else {
                 shrunk.exp()
             };
-            let load = load(candidate);
-            let delay =
-                pace * load * (1.0 + per_load * load) * candidate.penalty(now, &self.tuning);
-            Scored {
-                index,
-                score: delay / candidate.weight,
-            }
-        });
-        lowest(scores, choice.rng)
+            (standing.pace, standing.idle_pace) = (pace, pace);
+            standing.is_known = is_known;
+        }
+    }
+
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<Picked> {
+        if let Some(picked) = explore(choice, self.exploration, self.tuning.silent_seconds) {
+            return Some(picked);
+        }
+        let work = choice.work;
+        match self.basis_of(choice.pool) {
+            Basis::Requests => self.shortest(choice, |it| it.load()),
+            Basis::Work => self.shortest(choice, |it| it.outstanding.work() + work),
+        }
     }
 
     fn basis(&self, pool: &PoolState) -> Option<Basis> {
@@ -87,18 +88,77 @@ impl Policy for ShortestExpectedDelay {
     }
 }
 
-/// Seconds per unit of load in that basis.
-fn pace(candidate: &Candidate, basis: Basis) -> Pace {
-    match basis {
-        Basis::Requests => candidate.state.pace,
-        Basis::Work => candidate.state.pace_of_work,
-    }
-}
-
 impl ShortestExpectedDelay {
     /// What load is measured in: as configured, or else as the pool has learned.
     fn basis_of(&self, pool: &PoolState) -> Basis {
         self.basis.unwrap_or(pool.books.basis())
+    }
+
+    /// The mean logarithm of a member's pace and its variance, where what is
+    /// outstanding there has these ages.
+    fn estimate(
+        &self,
+        known: &Known<'_>,
+        state: &MemberState,
+        ages: f64,
+        basis: Basis,
+    ) -> (f64, f64) {
+        let residual_variance = known.pool.books.variance(basis);
+        // What tiny answers have in common says nothing about long ones.
+        let variance_in_doubt = residual_variance.max(f64::from(ResidualVariance::ASSUMED));
+        let pace = pace(state, basis);
+        let silence = known.now.seconds_since(state.sampled_at);
+        let noise = residual_variance * pace.uncertainty(silence, &self.tuning);
+        let pool_mean = known.pool.latency.get();
+        let doubt = state.evidence.doubt(self.tuning.evidence_needed, pool_mean);
+        let variance = noise.max(variance_in_doubt * doubt);
+        (pace.mean_log() + state.evidence.untold(ages), variance)
+    }
+
+    /// The candidate with the least delay, where each has this load with the request.
+    fn shortest(
+        &self,
+        choice: &mut Choice<'_>,
+        load: impl Fn(&Candidate<'_>) -> f64,
+    ) -> Option<Picked> {
+        let members = choice.members;
+        let candidates = members.at(choice.candidates);
+        let total: f64 = candidates.clone().map(|it| load(&it)).sum();
+        let per_load = self.externality * choice.candidates.len() as f64 / total;
+        let scores = candidates.map(|candidate| {
+            let load = load(&candidate);
+            let expected = candidate.standing.pace * load;
+            Scored {
+                place: candidate.place,
+                score: expected * (1.0 + per_load * load) * candidate.standing.factor,
+            }
+        });
+        let picked = lowest(scores, choice.rng)?;
+        Some(picked.expecting(|place| {
+            let best = members.get(place)?;
+            let standing = best.standing;
+            standing.is_known.then(|| standing.pace * load(&best))
+        }))
+    }
+}
+
+/// What the variance of a cold upstream's mean grows by: it has shown what it takes for a
+/// part of its load. Where load costs no time, that is its pace at all of it divided by
+/// that part: it would look slow because it gets little, and would get little because it
+/// looks slow. Twice the logarithm, because the mean remembers when it got less still.
+fn doubt_of_the_cold(standing: &Standing) -> f64 {
+    if standing.warmth >= 1.0 {
+        return 0.0;
+    }
+    let bias = 2.0 * standing.warmth.ln();
+    bias * bias
+}
+
+/// Seconds per unit of load in that basis.
+fn pace(state: &MemberState, basis: Basis) -> Pace {
+    match basis {
+        Basis::Requests => state.pace,
+        Basis::Work => state.pace_of_work,
     }
 }
 
@@ -117,7 +177,7 @@ mod tests {
     };
 
     /// Candidates whose paces have been seen `samples` times, without noise.
-    fn paced(in_flight: &[u64], paces: &[f64], samples: usize) -> Vec<Candidate> {
+    fn paced(in_flight: &[u64], paces: &[f64], samples: usize) -> Vec<Member> {
         let mut all = candidates(in_flight);
         for (candidate, pace) in all.iter_mut().zip(paces) {
             candidate.state.sampled_at = NOW;
@@ -190,9 +250,42 @@ mod tests {
     }
 
     #[test]
+    fn a_smoke_test_is_not_believed_beside_what_others_have_served() {
+        // One answer in 20 ms; the others took five seconds, ten times each.
+        let mut all = paced(&[0, 0, 0], &[5.0, 5.0, 0.02], 10);
+        all[2].state.pace = Pace::UNKNOWN;
+        all[2].state.pace.observe(0.02, 0.0, &Tuning::DEFAULT);
+        let (mut rng, mut pool) = (Rng::new(1), PoolState::default());
+        for (candidate, answers) in all.iter_mut().zip([10, 10, 1]) {
+            let latency = if answers == 1 { 0.02 } else { 5.0 };
+            for _ in 0..answers {
+                pool.latency.observe(latency);
+                let mean = pool.latency.get();
+                candidate.state.evidence.observe(latency, mean, 1e4);
+            }
+        }
+        all[2].in_flight = 2;
+        for _ in 0..10 {
+            assert_ne!(pick(&POLICY, &mut all, &pool, &mut rng), 2);
+        }
+    }
+
+    #[test]
+    fn what_is_outstanding_for_long_contradicts_quick_answers() {
+        let mut all = paced(&[4, 4], &[0.05, 0.1], 100);
+        for candidate in &mut all {
+            candidate.state.evidence.observe(1.0, None, 1e4);
+        }
+        assert_eq!(shares(&POLICY, &all, 10), [10, 0]);
+        // Four since ten seconds ago.
+        all[0].ages = 40.0;
+        assert_eq!(shares(&POLICY, &all, 10), [0, 10]);
+    }
+
+    #[test]
     fn a_pool_that_knows_nothing_counts_requests() {
         let mut all = candidates(&[2, 0, 1]);
-        let (mut rng, mut pool) = (Rng::new(1), PoolState::default());
-        assert_eq!(pick(&POLICY, &mut all, &mut pool, &mut rng), 1);
+        let (mut rng, pool) = (Rng::new(1), PoolState::default());
+        assert_eq!(pick(&POLICY, &mut all, &pool, &mut rng), 1);
     }
 }

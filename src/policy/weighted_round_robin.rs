@@ -4,9 +4,12 @@
 //! Nginx's smooth weighted round robin (2012): at each pick every upstream's
 //! turn grows by its weight, the greatest turn wins and is lowered by the sum
 //! of the weights. With weights 5, 1, 1 the sequence is a a b a c a a rather
-//! than a a a a a b c. The turns are shared by all workers. O(n).
+//! than a a a a a b c. Each worker takes turns by itself. O(n).
 
-use super::{Choice, Picked, Policy};
+use super::{Choice, Picked, Place, Policy};
+
+/// Turns are counted in parts of a weight of 1: an upstream that is cold has fewer.
+const PARTS: f64 = 1024.0;
 
 /// Each upstream in turn, in proportion to its weight and evenly spread.
 #[derive(Debug)]
@@ -14,29 +17,35 @@ pub(super) struct WeightedRoundRobin;
 
 impl Policy for WeightedRoundRobin {
     fn pick(&self, choice: &mut Choice<'_>) -> Option<Picked> {
-        let mut total = 0i32;
-        let mut winner: Option<(usize, i32)> = None;
-        for (index, candidate) in choice.candidates.iter_mut().enumerate() {
-            let weight = candidate.weight as i32;
+        let mut total = 0i64;
+        let mut winner: Option<(Place, i64)> = None;
+        for candidate in choice.members.at(choice.candidates) {
+            let Some(turn) = choice.turns.of.get_mut(candidate.place.0) else {
+                continue;
+            };
+            let weight = (candidate.standing.weight * PARTS) as i64;
             total = total.saturating_add(weight);
-            let turn = candidate.state.turn.saturating_add(weight);
-            candidate.state.turn = turn;
-            if winner.is_none_or(|(_, greatest)| turn > greatest) {
-                winner = Some((index, turn));
+            *turn = turn.saturating_add(weight);
+            if winner.is_none_or(|(_, greatest)| *turn > greatest) {
+                winner = Some((candidate.place, *turn));
             }
         }
-        let (index, _) = winner?;
-        let candidate = choice.candidates.get_mut(index)?;
-        candidate.state.turn = candidate.state.turn.saturating_sub(total);
-        Some(Picked::unranked(index))
+        let (place, _) = winner?;
+        let turn = choice.turns.of.get_mut(place.0)?;
+        *turn = turn.saturating_sub(total);
+        Some(Picked::unranked(place))
     }
 
     fn needs_all(&self) -> bool {
         true
     }
 
-    fn changes_candidates(&self) -> bool {
-        true
+    fn heeds_penalties(&self) -> bool {
+        false
+    }
+
+    fn ranks(&self) -> bool {
+        false
     }
 }
 
@@ -48,12 +57,12 @@ mod tests {
     use crate::state::PoolState;
 
     fn sequence(weights: &[f64], picks: usize) -> Vec<usize> {
-        let (mut rng, mut pool) = (Rng::new(1), PoolState::default());
+        let (mut rng, pool) = (Rng::new(1), PoolState::default());
         let mut all = candidates(&vec![0; weights.len()]);
         for (candidate, weight) in all.iter_mut().zip(weights) {
             candidate.weight = *weight;
         }
-        let mut next = || pick(&WeightedRoundRobin, &mut all, &mut pool, &mut rng);
+        let mut next = || pick(&WeightedRoundRobin, &mut all, &pool, &mut rng);
         (0..picks).map(|_| next()).collect()
     }
 
@@ -73,11 +82,11 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_from_a_damaged_record_does_no_harm() {
-        let (mut rng, mut pool) = (Rng::new(1), PoolState::default());
+    fn turns_do_not_overflow() {
+        let (mut rng, pool) = (Rng::new(1), PoolState::default());
         let mut all = candidates(&[0, 0]);
-        all[0].state.turn = i32::MAX;
-        all[1].state.turn = i32::MIN;
-        assert_eq!(pick(&WeightedRoundRobin, &mut all, &mut pool, &mut rng), 0);
+        all[0].turn = i64::MAX;
+        all[1].turn = i64::MIN;
+        assert_eq!(pick(&WeightedRoundRobin, &mut all, &pool, &mut rng), 0);
     }
 }

@@ -1,16 +1,19 @@
-//! Facts of a request: read from the host once, and only when asked for.
+//! Facts about a request: read from the host once, and only when needed.
 
+mod admission;
+mod arriving;
 mod openai;
 mod pointer;
 
 use std::borrow::Cow;
 
-use serde::de::IgnoredAny;
-
 use crate::config::{Config, ModelSource, RequestView, SizeSource};
 use crate::decision::PassThrough;
 use crate::host::Host;
+use crate::pool::PoolIndex;
 
+pub use admission::Said;
+pub use arriving::{Arriving, Progress};
 pub use openai::OpenAi;
 use openai::Scalar;
 
@@ -23,9 +26,10 @@ pub enum Unknown {
     Malformed,
     /// The body is larger than what is waited for.
     TooLarge,
-    /// The body does not say how large it is, and its first part is not all of it:
-    /// the proxy might not have the room.
-    Undeclared,
+    /// The worker already keeps as much of other bodies as it may.
+    NoRoom,
+    /// The client sends its body only once it is asked to.
+    HeldBack,
     /// The body did not come in time.
     Late,
     /// The proxy does not show bodies before it has a route.
@@ -36,11 +40,12 @@ pub enum Unknown {
 
 impl Unknown {
     /// All reasons, in the order of [`Unknown::index`].
-    pub const ALL: [Unknown; 7] = [
+    pub const ALL: [Unknown; 8] = [
         Unknown::Missing,
         Unknown::Malformed,
         Unknown::TooLarge,
-        Unknown::Undeclared,
+        Unknown::NoRoom,
+        Unknown::HeldBack,
         Unknown::Late,
         Unknown::NotShown,
         Unknown::HostError,
@@ -59,22 +64,13 @@ impl Unknown {
             Unknown::Missing => "missing",
             Unknown::Malformed => "malformed",
             Unknown::TooLarge => "too_large",
-            Unknown::Undeclared => "undeclared",
+            Unknown::NoRoom => "no_room",
+            Unknown::HeldBack => "held_back",
             Unknown::Late => "late",
             Unknown::NotShown => "not_shown",
             Unknown::HostError => "host_error",
         }
     }
-}
-
-/// Whether a body that is to come says how large it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Length {
-    /// In its `content-length`.
-    #[default]
-    Declared,
-    /// It ends when it ends.
-    Undeclared,
 }
 
 /// A request's body, as far as it is known.
@@ -89,13 +85,13 @@ pub enum Body {
 }
 
 impl Body {
-    /// A body of which this much has come, if that is a whole object of JSON:
-    /// then nothing that matters can follow.
+    /// All of a body.
     #[must_use]
-    pub fn if_complete(bytes: Vec<u8>) -> Option<Body> {
-        let is_object = bytes.trim_ascii_start().starts_with(b"{");
-        let is_whole = is_object && serde_json::from_slice::<IgnoredAny>(&bytes).is_ok();
-        is_whole.then_some(Body::Whole(bytes))
+    pub fn of(bytes: Vec<u8>) -> Self {
+        match bytes.is_empty() {
+            true => Body::Unread(Unknown::Missing),
+            false => Body::Whole(bytes),
+        }
     }
 }
 
@@ -137,14 +133,14 @@ impl<'a, H: Host> Request<'a, H> {
     ///
     /// # Errors
     /// A pool may fit or not, as the body will tell.
-    pub fn pool(&mut self, config: &Config) -> Result<Result<usize, PassThrough>, NeedsBody> {
+    pub fn pool(&mut self, config: &Config) -> Result<Result<PoolIndex, PassThrough>, NeedsBody> {
         for (number, pool) in config.pools.iter().enumerate() {
             let fits = pool.matcher.matches(self);
             if self.needs_body {
                 return Err(NeedsBody);
             }
             if fits {
-                return Ok(Ok(number));
+                return Ok(Ok(PoolIndex(number)));
             }
         }
         // The model is asked for only where all else fits.
@@ -180,14 +176,17 @@ impl<'a, H: Host> Request<'a, H> {
         Ok(size)
     }
 
-    /// Whether a body of JSON may come that is no larger than `max_bytes`, or
-    /// why it will not, and whether it says how large it is.
+    /// Whether a body of JSON may come that is no larger than `max_bytes`.
     ///
     /// # Errors
-    /// What there is to wait for ends with the stream, is no JSON, or is too
-    /// large.
-    pub fn awaits_json(&mut self, max_bytes: u32) -> Result<Length, Unknown> {
+    /// Why it will not: what there is to wait for ends with the stream, is no
+    /// JSON, is too large, or comes only once the request has gone on.
+    pub fn awaits_json(&mut self, max_bytes: u32) -> Result<(), Unknown> {
         if self.fetch("upgrade").is_some() {
+            return Err(Unknown::Missing);
+        }
+        let method = self.fetch(":method");
+        if method.is_some_and(|method| *method == *b"CONNECT") {
             return Err(Unknown::Missing);
         }
         let is_other = self
@@ -197,9 +196,13 @@ impl<'a, H: Host> Request<'a, H> {
             return Err(Unknown::Malformed);
         }
         match self.number_in("content-length") {
-            Ok(length) if length > f64::from(max_bytes) => Err(Unknown::TooLarge),
-            Ok(_) => Ok(Length::Declared),
-            Err(_) => Ok(Length::Undeclared),
+            Ok(length) if length > f64::from(max_bytes) => return Err(Unknown::TooLarge),
+            _ => {}
+        }
+        // Envoy answers it and takes it away, unless it is to be passed on.
+        match self.fetch("expect") {
+            Some(_) => Err(Unknown::HeldBack),
+            None => Ok(()),
         }
     }
 
@@ -246,6 +249,9 @@ impl<'a, H: Host> Request<'a, H> {
     /// A header's value as a number that is not negative.
     fn number_in(&mut self, header: &str) -> Result<f64, Unknown> {
         let value = self.fetch(header).ok_or(Unknown::Missing)?;
+        if let Some(number) = digits(&value) {
+            return Ok(number);
+        }
         let scalar = serde_json::from_slice::<Scalar>(&value).ok();
         let number = scalar.and_then(Scalar::number);
         number
@@ -337,6 +343,23 @@ fn shown(text: &[u8]) -> String {
     text.iter().take(SHOWN_BYTES).map(shown).collect()
 }
 
+/// A plain whole number of at most fifteen digits, as sizes are: it is exact, and
+/// found without a parser.
+fn digits(value: &[u8]) -> Option<f64> {
+    if value.is_empty() || value.len() > 15 || (value.len() > 1 && value.first() == Some(&b'0')) {
+        return None;
+    }
+    let mut number = 0u64;
+    for byte in value {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + u64::from(digit);
+    }
+    Some(number as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,25 +368,6 @@ mod tests {
     fn reasons_are_in_the_order_of_their_index() {
         for (place, reason) in Unknown::ALL.iter().enumerate() {
             assert_eq!(reason.index(), place);
-        }
-    }
-
-    #[test]
-    fn only_a_whole_object_is_complete_before_its_end_is_told() {
-        for whole in ["{}", " {\"a\": [1, {\"b\": \"}\"}]}\n"] {
-            assert!(Body::if_complete(whole.into()).is_some(), "{whole}");
-        }
-        for part in [
-            "",
-            "{",
-            "{\"a\": \"}",
-            "{} {",
-            "12",
-            "[]",
-            "\"a\"",
-            "\u{e9}",
-        ] {
-            assert!(Body::if_complete(part.into()).is_none(), "{part}");
         }
     }
 

@@ -1,13 +1,13 @@
 //! The bytes of a list of discovered endpoints.
 //!
 //! ```text
-//! header     magic, schema version, how many follow
+//! header     magic, schema version, number of endpoints
 //! endpoints  when it last answered u64, length u8, the address
 //! ```
 //!
-//! The list of a cluster has a key of its own in shared data, beside the record:
-//! it changes when endpoints come and go, and not with each request. A list that
-//! is damaged is refused as a whole; the workers write it again from memory.
+//! Each cluster's list has its own key in shared data: it changes when endpoints
+//! come and go, and not with each request. A damaged list is rejected as a whole;
+//! the workers write it again from memory.
 
 use crate::config::endpoint_address;
 use crate::time::Timestamp;

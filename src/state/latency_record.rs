@@ -1,30 +1,29 @@
-//! The shared record of a pool's latencies.
+//! The shared record of one upstream's latencies in one pool.
 //!
-//! It is apart from the record that every pick reads ([`super::record`]):
-//! larger, written on ticks alone, and no pick waits for it.
+//! It is separate from what every pick reads ([`super::learned`]): it is larger,
+//! only ticks write it, and no pick waits for it. Each upstream has its own
+//! record, so a tick can handle a few upstreams at a time.
 //!
 //! ```text
 //! header  'L', version
-//! rows    upstream u64, window u32, measure u8, size class u8, latencies
+//! rows    window u32, measure u8, size class u8, latencies
 //! ```
 //!
-//! Old latencies are forgotten by *windows*, stretches of the process's clock
-//! that all workers number alike: what counts is the present window and the one
-//! before it, so a quantile stands for the last one to two windows. A row whose
-//! window is over is dropped at the next write, and with it whatever no
-//! configuration names any more: the record is as large as what was heard of
-//! lately.
+//! Old latencies expire by *windows*: periods of the process's clock that all
+//! workers number in the same way. The current window and the one before it
+//! count, so a quantile covers the last one to two windows. The next write drops
+//! rows of older windows, including those that no configuration names any more:
+//! the record is only as large as the recent traffic requires.
 
 use std::cmp::Ordering;
-use std::mem::take;
 use std::time::Duration;
 
+use super::codec::{take, take_u32};
 use crate::estimate::Latencies;
-use crate::estimate::sketch::{read_array, read_byte};
 use crate::time::Timestamp;
 
 const MAGIC: u8 = b'L';
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What a latency is the time of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,11 +89,9 @@ pub fn window_at(now: Timestamp, length: Duration) -> u32 {
     now.as_nanos().checked_div(length).unwrap_or(0) as u32
 }
 
-/// Whose latencies, of what, when.
+/// Latencies of what, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowKey {
-    /// The upstream's identity.
-    pub upstream: u64,
     /// What was measured.
     pub measure: Measure,
     /// Of requests of about this size.
@@ -103,7 +100,7 @@ pub struct RowKey {
     pub window: u32,
 }
 
-/// The latencies of a pool's upstreams in the present window and the last.
+/// The latencies of an upstream in the present window and the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LatencyRecord {
     /// By their keys.
@@ -129,7 +126,7 @@ impl LatencyRecord {
     pub fn merge(&mut self, other: &LatencyRecord) {
         let mut added = other.rows.iter().peekable();
         let mut merged = Vec::with_capacity(self.rows.len() + other.rows.len());
-        for (key, mut latencies) in take(&mut self.rows) {
+        for (key, mut latencies) in std::mem::take(&mut self.rows) {
             while let Some((next, more)) = added.peek() {
                 match next.cmp(&key) {
                     Ordering::Less => merged.push((*next, more.clone())),
@@ -163,7 +160,7 @@ impl LatencyRecord {
         self.rows.clear();
     }
 
-    /// The rows, by upstream, measure, class and window.
+    /// The rows, by measure, class and window.
     pub fn rows(&self) -> &[(RowKey, Latencies)] {
         &self.rows
     }
@@ -173,7 +170,6 @@ impl LatencyRecord {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![MAGIC, VERSION];
         for (key, latencies) in &self.rows {
-            bytes.extend_from_slice(&key.upstream.to_le_bytes());
             bytes.extend_from_slice(&key.window.to_le_bytes());
             bytes.push(key.measure as u8);
             bytes.push(key.class.0);
@@ -186,16 +182,15 @@ impl LatencyRecord {
     /// Rows out of order are damage, too.
     #[must_use]
     pub fn decode(mut bytes: &[u8]) -> Option<LatencyRecord> {
-        if read_array(&mut bytes)? != [MAGIC, VERSION] {
+        if take(&mut bytes)? != [MAGIC, VERSION] {
             return None;
         }
         let mut rows: Vec<(RowKey, Latencies)> = Vec::new();
         while !bytes.is_empty() {
             let key = RowKey {
-                upstream: u64::from_le_bytes(read_array(&mut bytes)?),
-                window: u32::from_le_bytes(read_array(&mut bytes)?),
-                measure: Measure::from_byte(read_byte(&mut bytes)?)?,
-                class: SizeClass::from_byte(read_byte(&mut bytes)?)?,
+                window: take_u32(&mut bytes)?,
+                measure: Measure::from_byte(byte(&mut bytes)?)?,
+                class: SizeClass::from_byte(byte(&mut bytes)?)?,
             };
             let latencies = Latencies::read(&mut bytes)?;
             if rows.last().is_some_and(|(last, _)| *last >= key) {
@@ -207,19 +202,20 @@ impl LatencyRecord {
     }
 }
 
+fn byte(bytes: &mut &[u8]) -> Option<u8> {
+    take(bytes).map(|[byte]| byte)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn key() -> impl Strategy<Value = RowKey> {
-        (0u64..4, 0usize..3, 0u8..=12, 0u32..5).prop_map(|(upstream, measure, class, window)| {
-            RowKey {
-                upstream,
-                measure: Measure::ALL[measure],
-                class: SizeClass(class),
-                window,
-            }
+        (0usize..3, 0u8..=12, 0u32..5).prop_map(|(measure, class, window)| RowKey {
+            measure: Measure::ALL[measure],
+            class: SizeClass(class),
+            window,
         })
     }
 
@@ -261,7 +257,6 @@ mod tests {
         let mut record = LatencyRecord::default();
         for window in 0..8 {
             let key = RowKey {
-                upstream: 1,
                 measure: Measure::Complete,
                 class: SizeClass(0),
                 window,

@@ -1,33 +1,48 @@
 //! The state that all workers of an Envoy process share.
 //!
-//! One record in the host's shared data holds what every worker must agree on:
-//! what is outstanding at each upstream, and what has been learned of it. A
-//! record is read, changed and written back as one compare-and-swap
-//! transaction ([`transaction`]), so a pick and its count cannot be torn apart
-//! and two workers never act on the same stale count.
+//! Shared data is a map of byte strings without expiry or deletion. It holds
+//! three kinds of values:
 //!
-//! - [`record`]: the bytes. Fixed-width rows, edited in place.
-//! - [`rows`]: what one row means: a member's estimates, a pool's totals.
-//! - [`outstanding`]: what is outstanding at an upstream, in requests and work.
-//! - [`endpoints`]: the bytes of the list of discovered endpoints, which has a key
-//!   of its own.
-//! - [`ledger`]: one worker's view of the record: where its members stand in
-//!   it, its lane, and what it has in flight.
+//! - **Counts**: what a worker has outstanding, in a [`lane`] that only this worker
+//!   writes. [`lanes`] is one worker's own lane and its view of the others';
+//!   [`directory`] lists the lanes and their owners.
+//! - **Estimates**: one record ([`learned`]) of rows ([`rows`]) that
+//!   describe themselves ([`layout`]), merged by all workers in batches.
+//!   [`estimates`] is one worker's view of it.
+//! - **What changes rarely or is large**: measured latencies
+//!   ([`latency_record`]), discovered [`endpoints`], and what probes have found
+//!   out ([`health_record`]), each under keys of its own.
+//!
+//! A value that several workers change, or that must be exact over all workers, is
+//! a [`cell`], changed by compare-and-swap. No request of a default
+//! configuration needs one; limits that a configuration asks for will.
 
+pub mod budget;
+pub mod cell;
+pub mod codec;
+pub mod directory;
 pub mod endpoints;
+pub mod entries;
+pub mod estimates;
+pub mod health_record;
+pub mod lane;
+pub mod lanes;
 pub mod latency_record;
-pub mod ledger;
+pub mod layout;
+pub mod learned;
 pub mod outstanding;
-pub mod record;
 pub mod rows;
-pub mod transaction;
+pub mod shares;
 
+pub use budget::Budget;
+pub use cell::StateError;
+pub use estimates::Estimates;
+pub use lanes::Lanes;
 pub use latency_record::{LatencyRecord, Measure, SizeClass};
-pub use ledger::{Ledger, View};
-pub use outstanding::{Outstanding, Work};
-pub use rows::{MemberState, PoolState};
-pub use transaction::{Committed, StateError};
+pub use outstanding::{Job, Outstanding, Work};
+pub use rows::{DecodedMember, MemberState, PoolState};
 
-/// Version of the record's layout and meaning. It is part of the record's key,
-/// so that a worker never reads what another version wrote.
-pub const SCHEMA_VERSION: u16 = 4;
+/// Version of the format of shared state, and part of every key. It changes
+/// only if workers of two versions could not understand each other; a new
+/// field of a row or a lane does not change it.
+pub const FORMAT: u16 = 5;

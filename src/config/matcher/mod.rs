@@ -47,7 +47,8 @@ pub enum ModelMatch {
     Prefix(String),
 }
 
-/// A condition on the host, without its port and without regard to case.
+/// A condition on the host, without its port or a dot at its end, and without
+/// regard to case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostMatch {
     /// This host, in lower case.
@@ -110,7 +111,7 @@ impl Match {
         };
         request
             .host()
-            .is_some_and(|host| condition.matches(without_port(&host)))
+            .is_some_and(|host| condition.matches(name_of(&host)))
     }
 
     fn model_matches(&self, request: &mut dyn RequestView) -> bool {
@@ -165,6 +166,13 @@ fn without_query(path: &[u8]) -> &[u8] {
     path.split(|byte| matches!(byte, b'?' | b'#'))
         .next()
         .unwrap_or(path)
+}
+
+/// The host without its port, and without the dot that ends a name which is
+/// complete as it is.
+fn name_of(host: &[u8]) -> &[u8] {
+    let name = without_port(host);
+    name.strip_suffix(b".").unwrap_or(name)
 }
 
 fn without_port(host: &[u8]) -> &[u8] {
@@ -276,7 +284,9 @@ mod tests {
         let exact = || HostMatch::Exact("a.example.com".to_owned());
         assert!(on_host(exact(), b"a.example.com"));
         assert!(on_host(exact(), b"A.Example.COM:8080"));
-        assert!(!on_host(exact(), b"a.example.com."));
+        assert!(on_host(exact(), b"a.example.com."));
+        assert!(on_host(exact(), b"A.example.com.:8080"));
+        assert!(!on_host(exact(), b"a.example.com.."));
         assert!(!on_host(exact(), b"b.a.example.com"));
         assert!(!on_host(exact(), b""));
         assert!(!on_host(exact(), b"\xff"));
@@ -295,6 +305,7 @@ mod tests {
         let below = || HostMatch::Suffix(".example.com".to_owned());
         assert!(on_host(below(), b"a.example.com"));
         assert!(on_host(below(), b"a.b.EXAMPLE.com:443"));
+        assert!(on_host(below(), b"a.example.com."));
         assert!(!on_host(below(), b"example.com"));
         assert!(!on_host(below(), b".example.com"));
         assert!(!on_host(below(), b"a.badexample.com"));

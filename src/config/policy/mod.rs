@@ -115,6 +115,12 @@ impl PolicyConfig {
             | Self::PeakEwma { .. } => false,
         }
     }
+
+    /// Whether a pick depends on weights.
+    #[must_use]
+    pub fn heeds_weights(&self) -> bool {
+        !matches!(self, Self::RoundRobin | Self::Random)
+    }
 }
 
 impl Default for PolicyConfig {

@@ -1,6 +1,8 @@
 //! The configuration as a whole: what is accepted, what is refused and in which
 //! words, and that no input whatever does anything else.
 
+mod contradictions;
+mod pages;
 mod properties;
 
 use serde_json::json;
@@ -20,6 +22,8 @@ fn upstream(cluster: &str, weight: u32) -> Upstream {
         cluster: cluster.to_owned(),
         weight,
         accepts: Accepts::ALL,
+        max_in_flight: MaxInFlight::Unlimited,
+        placement: None,
     }
 }
 
@@ -30,17 +34,27 @@ fn the_smallest_configuration_is_one_pool_with_all_defaults() {
         route_header: "x-upstream-cluster".to_owned(),
         endpoint_header: "x-gateway-destination-endpoint".to_owned(),
         explain: false,
+        access_log: false,
+        include_attempt_count_in_response: false,
+        status: None,
         lease: Duration::from_secs(10),
         model: ModelSource::Body,
         request_body: BodyLimits::default(),
+        devices: Vec::new(),
         pools: vec![Pool {
             name: "default".to_owned(),
             matcher: Match::default(),
             upstreams: vec![upstream("gpu-a", 1), upstream("gpu-b", 1)],
             endpoints: None,
+            mode: Mode::default(),
             policy: PolicyConfig::default(),
             request_size: SizeSource::default(),
             reserve: None,
+            health_check: None,
+            max_in_flight: MaxInFlight::Unlimited,
+            admission: Admission::default(),
+            outlier_detection: Some(OutlierDetection::default()),
+            slow_start: None,
             latency: LatencyConfig::default(),
         }],
     };
@@ -53,6 +67,9 @@ fn a_full_configuration_is_read() {
         r#"{
             "route_header": "X-Route",
             "explain": true,
+            "access_log": true,
+            "include_attempt_count_in_response": true,
+            "status": {"path": "/paceline", "port": 15902},
             "lease": "1m",
             "model": {"header": "X-Model"},
             "request_body": {"max_bytes": 4096, "timeout": "250ms"},
@@ -72,7 +89,10 @@ fn a_full_configuration_is_read() {
                 {
                     "name": "rest",
                     "policy": "random",
+                    "mode": {"balance_percent": 5},
                     "latency": {"signal": "first_byte", "window": "10s"},
+                    "outlier_detection": "off",
+                    "slow_start": {"window": "1m"},
                     "upstreams": [{"cluster": "b", "weight": 3}]
                 }
             ]
@@ -82,12 +102,19 @@ fn a_full_configuration_is_read() {
         route_header: "x-route".to_owned(),
         endpoint_header: "x-gateway-destination-endpoint".to_owned(),
         explain: true,
+        access_log: true,
+        include_attempt_count_in_response: true,
+        status: Some(Status {
+            path: "/paceline".to_owned(),
+            port: Some(15_902),
+        }),
         lease: Duration::from_secs(60),
         model: ModelSource::Header("x-model".to_owned()),
         request_body: BodyLimits {
             max_bytes: 4096,
             timeout: Duration::from_millis(250),
         },
+        devices: Vec::new(),
         pools: vec![
             Pool {
                 name: "chat".to_owned(),
@@ -98,12 +125,18 @@ fn a_full_configuration_is_read() {
                 },
                 upstreams: vec![upstream("a", 1000), upstream("b", 1)],
                 endpoints: None,
+                mode: Mode::default(),
                 policy: PolicyConfig::LeastRequest {
                     choice_count: Some(2),
                     active_request_bias: 1.0,
                 },
                 request_size: SizeSource::ContentLength,
                 reserve: None,
+                health_check: None,
+                max_in_flight: MaxInFlight::Unlimited,
+                admission: Admission::default(),
+                outlier_detection: Some(OutlierDetection::default()),
+                slow_start: None,
                 latency: LatencyConfig::default(),
             },
             Pool {
@@ -114,9 +147,15 @@ fn a_full_configuration_is_read() {
                 },
                 upstreams: vec![upstream("b", 1)],
                 endpoints: None,
+                mode: Mode::default(),
                 policy: PolicyConfig::default(),
                 request_size: SizeSource::JsonPointer(JsonPointer::parse("/steps").unwrap()),
                 reserve: None,
+                health_check: None,
+                max_in_flight: MaxInFlight::Unlimited,
+                admission: Admission::default(),
+                outlier_detection: Some(OutlierDetection::default()),
+                slow_start: None,
                 latency: LatencyConfig::default(),
             },
             Pool {
@@ -124,9 +163,18 @@ fn a_full_configuration_is_read() {
                 matcher: Match::default(),
                 upstreams: vec![upstream("b", 3)],
                 endpoints: None,
+                mode: Mode::BalancePercent(5.0),
                 policy: PolicyConfig::Random,
                 request_size: SizeSource::ContentLength,
                 reserve: None,
+                health_check: None,
+                max_in_flight: MaxInFlight::Unlimited,
+                admission: Admission::default(),
+                outlier_detection: None,
+                slow_start: Some(SlowStart {
+                    window: Duration::from_secs(60),
+                    ..SlowStart::default()
+                }),
                 latency: LatencyConfig {
                     signal: LatencySignal::FirstByte,
                     window: Duration::from_secs(10),
@@ -327,7 +375,7 @@ fn null_is_no_way_to_leave_something_out() {
 
 #[test]
 fn weights_have_a_range() {
-    for weight in ["0", "1001", "1.5", "-1", "\"2\"", "null"] {
+    for weight in ["1001", "0.5", "1.5", "-1", "\"2\"", "null"] {
         let text = format!(
             r#"{{"pools": [
                 {{"name": "a", "match": {{"host": "a"}}, "upstreams": [{{"cluster": "a"}}]}},
@@ -338,7 +386,7 @@ fn weights_have_a_range() {
             refused(&text),
             format!(
                 "pools[1].upstreams[0].weight: {weight} is not allowed; \
-                 give a whole number from 1 to 1000"
+                 give a whole number from 0 to 1000"
             )
         );
     }
@@ -355,6 +403,36 @@ fn leases_have_a_range() {
                  give a duration from \"1s\" to \"5m\", such as \"1.5s\""
             )
         );
+    }
+}
+
+#[test]
+fn the_state_is_told_at_a_path_without_a_query() {
+    let with =
+        |status: &str| format!(r#"{{"upstreams": [{{"cluster": "a"}}], "status": {status}}}"#);
+    let told = parse(&with(r#"{"path": "/"}"#)).unwrap().status;
+    assert_eq!(
+        told,
+        Some(Status {
+            path: "/".to_owned(),
+            port: None
+        })
+    );
+    for (status, expected) in [
+        (
+            "{}",
+            "status.path: missing; give a path without a query, such as \"/paceline\"",
+        ),
+        (
+            r#"{"path": "/a?b"}"#,
+            "status.path: \"/a?b\" is not allowed; give a path without a query, such as \"/paceline\"",
+        ),
+        (
+            r#"{"path": "/", "port": 65536}"#,
+            "status.port: 65536 is not allowed; give a whole number from 1 to 65535",
+        ),
+    ] {
+        assert_eq!(refused(&with(status)), expected);
     }
 }
 
@@ -401,14 +479,16 @@ fn unknown_keys_are_refused_everywhere() {
         refused(text),
         "4 problems:\n  \
          upstream: unknown key; did you mean upstreams? \
-         allowed: upstreams, cluster, endpoints, policy, request_size, reserve, latency, pools, \
-         model, request_body, route_header, endpoint_header, lease, explain\n  \
+         allowed: upstreams, cluster, endpoints, policy, request_size, reserve, latency, \
+         health_check, outlier_detection, slow_start, max_in_flight, admission, mode, pools, devices, model, \
+         request_body, route_header, endpoint_header, lease, explain, access_log, \
+         include_attempt_count_in_response, status\n  \
          pools[0].matches: unknown key; did you mean match? \
          allowed: name, match, upstreams, cluster, endpoints, policy, request_size, reserve, \
-         latency\n  \
+         latency, health_check, outlier_detection, slow_start, max_in_flight, admission, mode\n  \
          pools[0].match.paths: unknown key; allowed: path_prefix, host, headers, model\n  \
          pools[0].upstreams[0].Weight: unknown key; did you mean weight? \
-         allowed: cluster, weight, accepts"
+         allowed: cluster, weight, accepts, max_in_flight, device, memory"
     );
 }
 
@@ -509,12 +589,17 @@ fn a_pool_may_be_the_endpoints_of_one_cluster() {
     let endpoint = |address: &str, weight| Endpoint {
         address: address.to_owned(),
         weight,
+        max_in_flight: MaxInFlight::Unlimited,
     };
     let listed = vec![endpoint("10.0.0.1:8000", 1), endpoint("[fd00::1]:8000", 3)];
     for (pool, fixed) in config.pools.iter().zip([None, Some(listed)]) {
         assert_eq!(pool.upstreams, []);
-        let cluster = "gpus".to_owned();
-        assert_eq!(pool.endpoints, Some(Endpoints { cluster, fixed }));
+        let endpoints = Endpoints {
+            cluster: "gpus".to_owned(),
+            fixed,
+            each: MaxInFlight::Unlimited,
+        };
+        assert_eq!(pool.endpoints, Some(endpoints));
     }
 }
 
@@ -628,4 +713,25 @@ fn documented_errors_are_the_real_ones() {
         shown += 1;
     }
     assert!(shown >= 2, "{shown} errors");
+}
+
+#[test]
+fn limits_hold_only_where_every_request_is_balanced() {
+    let config = |mode: &str| {
+        let json = format!(
+            r#"{{"mode": {mode}, "max_in_flight": 9, "admission": {{"queue": {{"max_wait": "5s"}}}},
+                "devices": [{{"name": "gpu", "memory": 100}}],
+                "upstreams": [
+                    {{"cluster": "a", "max_in_flight": 1}},
+                    {{"cluster": "b", "device": "gpu", "memory": {{"base": 1}}}}
+                ]}}"#
+        );
+        parse(&json).unwrap().pools.remove(0)
+    };
+    assert!(config(r#""balance""#).has_limits());
+    for mode in [r#""observe""#, r#"{"balance_percent": 50}"#] {
+        let pool = config(mode);
+        assert!(!pool.has_limits(), "{mode}");
+        assert_eq!(pool.admission, Admission::default());
+    }
 }

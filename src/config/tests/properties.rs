@@ -251,8 +251,13 @@ fn pool() -> impl Strategy<Value = (Value, Pool)> {
     let upstreams = prop::collection::btree_map(name(), whole(1..1001), 1..6);
     let sized = (policy(), request_size(), latency());
     (name(), conditions(), sized, upstreams).prop_map(
-        |(name, (match_json, matcher), (policy, request_size, latency), upstreams)| {
+        |(name, (match_json, matcher), (policy, request_size, latency), mut upstreams)| {
             let ((policy_json, policy), (latency_json, latency)) = (policy, latency);
+            if !policy.heeds_weights() {
+                upstreams
+                    .values_mut()
+                    .for_each(|weight| *weight = (json!(2), 2));
+            }
             let upstream_json: Vec<_> = upstreams
                 .iter()
                 .map(|(cluster, (weight, _))| json!({"cluster": cluster, "weight": weight}))
@@ -275,6 +280,8 @@ fn pool() -> impl Strategy<Value = (Value, Pool)> {
                     cluster,
                     weight,
                     accepts: Accepts::ALL,
+                    max_in_flight: MaxInFlight::Unlimited,
+                    placement: None,
                 })
                 .collect();
             let read = Pool {
@@ -282,10 +289,16 @@ fn pool() -> impl Strategy<Value = (Value, Pool)> {
                 matcher,
                 upstreams,
                 endpoints: None,
+                mode: Mode::default(),
                 policy,
                 request_size: size,
                 reserve: None,
+                health_check: None,
+                max_in_flight: MaxInFlight::Unlimited,
+                admission: Admission::default(),
                 latency,
+                outlier_detection: Some(OutlierDetection::default()),
+                slow_start: None,
             };
             (json, read)
         },
@@ -295,7 +308,7 @@ fn pool() -> impl Strategy<Value = (Value, Pool)> {
 fn config() -> impl Strategy<Value = (Value, Config)> {
     let pools = prop::collection::vec(pool(), 1..4);
     (
-        "x-[a-z]{1,9}",
+        "x-[a-z]{1,9}-route",
         any::<bool>(),
         duration(1000..300_001),
         pools,
@@ -322,9 +335,13 @@ fn config() -> impl Strategy<Value = (Value, Config)> {
                 route_header,
                 endpoint_header: "x-gateway-destination-endpoint".to_owned(),
                 explain,
+                access_log: false,
+                include_attempt_count_in_response: false,
+                status: None,
                 lease,
                 model: ModelSource::default(),
                 request_body: BodyLimits::default(),
+                devices: Vec::new(),
                 pools,
             };
             if read.matches_models() && explain {

@@ -1,27 +1,30 @@
 //! Measured latencies: what one worker adds to them and what it knows of them.
 //!
-//! A worker sketches the latencies of the requests that it ends, and adds the
-//! sketches to the pool's shared record on its tick, when it also reads what
-//! the others have added. So a request costs no host call for them, a pick ranks
-//! by what was known at the last tick, and a worker that traps loses what it
-//! saw since.
+//! A worker sketches the latencies of the requests that it ends. On its ticks it
+//! takes a few members in turn, adds the sketches of each to the member's shared
+//! record, and reads what the others have added. So a request costs no host call
+//! for them, a pick ranks by what was known a few ticks ago, and a worker that
+//! traps loses what it saw since.
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use super::{Finished, Reservation};
 use crate::config::{self, Config, LatencySignal, PolicyConfig};
-use crate::estimate::{self, tail_paces};
-use crate::host::{SetError, SharedData, Version};
-use crate::pool::{MemberIndex, Topology, UpstreamIndex};
+use crate::estimate::{self, Tail, tail_paces};
+use crate::host::{SharedData, Version};
+use crate::pool::{MemberIndex, PoolIndex, Topology};
+use crate::state::cell::{self, Change};
 use crate::state::latency_record::{RowKey, window_at};
 use crate::state::{LatencyRecord, Measure, SizeClass, StateError};
 use crate::time::Timestamp;
 
-/// A pool's members are brought up to date with so many others on a tick, or
-/// in turn where there are more.
-const MEMBERS_PER_TICK: usize = 256;
-/// How often a write is tried on a tick. The next tick tries again.
+/// So many members are brought up to date on a tick, in turn where there are
+/// more: with some tens of microseconds each, a tick keeps no request waiting.
+const MEMBERS_PER_TICK: usize = 8;
+/// How often a write is tried on a tick. The next turn tries again.
 const ATTEMPTS: u32 = 4;
 
 /// The quantiles that are told, and their names in metrics.
@@ -37,26 +40,45 @@ pub type Measured = [Quantiles; Measure::ALL.len()];
 #[derive(Debug)]
 pub(super) struct Latencies {
     topology: Rc<Topology>,
+    key: String,
     pools: Vec<PoolLatencies>,
-    /// Whose turn it is.
+    /// Whose turn it is: a member's number.
     turn: usize,
-    /// How many members may still be brought up to date.
-    credit: usize,
 }
 
 /// One worker's latencies of one pool.
 #[derive(Debug)]
 struct PoolLatencies {
-    key: String,
     window: Duration,
     signal: LatencySignal,
     ranking: Option<Ranking>,
-    /// What this worker has seen and the others have not been told.
+    /// The pool's members, in their order.
+    members: Vec<MemberLatencies>,
+    tails: Tails,
+}
+
+/// One worker's latencies of one member.
+#[derive(Debug, Default)]
+struct MemberLatencies {
+    /// The member's, which tells apart whatever says nothing about it.
+    identity: u64,
+    /// Where the workers share them; empty until it is needed.
+    key: String,
+    /// What this worker has seen and the others do not know yet.
     pending: LatencyRecord,
     /// The version and the window that the rest was made from.
     seen: Option<(Version, u32)>,
-    measured: Vec<Measured>,
-    tails: Tails,
+    measured: Measured,
+    /// Kept where the policy ranks by them.
+    tails: MemberTails,
+}
+
+/// The tails of one member's latencies, where enough is known of them.
+#[derive(Debug, Default)]
+struct MemberTails {
+    by_class: Vec<(SizeClass, Tail)>,
+    /// Of requests of all sizes.
+    overall: Option<Tail>,
 }
 
 /// What the policy ranks by.
@@ -72,19 +94,14 @@ struct Tails {
     by_class: Vec<(SizeClass, Vec<f64>)>,
     /// Of requests of all sizes.
     overall: Vec<f64>,
+    /// Members have been exchanged since.
+    is_stale: bool,
 }
 
 impl Latencies {
-    /// Nothing seen. The records of the pools are at `key` and what tells them
-    /// apart.
+    /// Nothing seen. The records are at `key` and what tells them apart.
     pub(super) fn new(topology: Rc<Topology>, config: &Config, key: &str) -> Self {
         let pool = |pool: &config::Pool| PoolLatencies {
-            // Sketches of other windows do not add up with these.
-            key: format!(
-                "{key}/latency/{}/{}",
-                pool.latency.window.as_millis() as u64,
-                pool.name
-            ),
             window: pool.latency.window,
             signal: pool.latency.signal,
             ranking: match pool.policy {
@@ -94,28 +111,36 @@ impl Latencies {
                 }),
                 _ => None,
             },
-            pending: LatencyRecord::default(),
-            seen: None,
-            measured: Vec::new(),
+            members: Vec::new(),
             tails: Tails::default(),
         };
         let mut latencies = Latencies {
             pools: config.pools.iter().map(pool).collect(),
+            key: key.to_owned(),
             topology: Rc::clone(&topology),
             turn: 0,
-            credit: 0,
         };
         latencies.set_topology(topology);
         latencies
     }
 
-    /// Follows a change of the endpoints. What was measured of those that stay
-    /// is known again with the next exchange.
+    /// Follows a change of the endpoints. What is known of those that stay is
+    /// kept.
     pub(super) fn set_topology(&mut self, topology: Rc<Topology>) {
         for (pool, named) in self.pools.iter_mut().zip(&topology.pools) {
-            pool.measured = vec![Measured::default(); named.members.len()];
-            pool.tails = Tails::default();
-            pool.seen = None;
+            let members = topology.members.get(named.members.clone());
+            let members = members.unwrap_or_default().iter();
+            let known = std::mem::take(&mut pool.members).into_iter();
+            let mut known: HashMap<u64, MemberLatencies> =
+                known.map(|member| (member.identity, member)).collect();
+            let mut member = |identity| {
+                known.remove(&identity).unwrap_or_else(|| MemberLatencies {
+                    identity,
+                    ..MemberLatencies::default()
+                })
+            };
+            pool.members = members.map(|it| member(it.identity)).collect();
+            pool.rank();
         }
         self.topology = topology;
     }
@@ -127,27 +152,35 @@ impl Latencies {
         finished: &Finished,
         now: Timestamp,
     ) {
-        let topology = &self.topology;
-        let member = topology.find_member(reservation.member);
-        let Some(member) = member.and_then(|member| topology.members.get(member)) else {
+        let Some((pool, place)) = self
+            .topology
+            .find_member(reservation.member)
+            .and_then(|member| place_of(&self.topology, member))
+        else {
             return;
         };
-        let Some(pool) = self.pools.get_mut(member.pool) else {
+        let Some(pool) = self.pools.get_mut(pool.0) else {
             return;
         };
-        let upstream = identity(&self.topology, member.upstream);
         let window = window_at(now, pool.window);
+        // Nothing but the policy asks for sizes.
+        let class = match pool.ranking {
+            Some(_) => SizeClass::of(reservation.size),
+            None => SizeClass::default(),
+        };
+        let Some(member) = pool.members.get_mut(place) else {
+            return;
+        };
         let load = reservation.at_pick.load as u64;
         let mut observe = |measure, class, duration| {
             let key = RowKey {
-                upstream,
                 measure,
                 class,
                 window,
             };
-            pool.pending.observe(key, duration, load);
+            member.pending.observe(key, duration, load);
         };
-        let (class, picked_at) = (SizeClass::of(reservation.size), reservation.picked_at);
+        let picked_at = reservation.picked_at;
         let complete = finished.latency(LatencySignal::Complete, picked_at, now);
         if let Some(latency) = complete {
             observe(Measure::Complete, class, latency);
@@ -162,40 +195,38 @@ impl Latencies {
         }
     }
 
-    /// What was measured of a member as of the last tick.
+    /// What was measured of a member as of its last exchange.
     pub(super) fn measured(&self, member: MemberIndex) -> Measured {
-        self.place_of(member)
-            .and_then(|(pool, place)| pool.measured.get(place))
-            .copied()
+        self.member(member)
+            .map(|(_, member)| member.measured)
             .unwrap_or_default()
     }
 
     /// The quantiles that the member's pool ranks by.
     pub(super) fn ranked(&self, member: MemberIndex) -> Quantiles {
-        let (pool, _) = self.place_of(member)?;
-        let measured = self.measured(member);
-        measured.get(pool.measure().index()).copied().flatten()
+        let (pool, member) = self.member(member)?;
+        member.measured.get(pool.measure().index()).copied()?
     }
 
-    fn place_of(&self, member: MemberIndex) -> Option<(&PoolLatencies, usize)> {
-        let number = self.topology.members.get(member)?.pool;
-        let start = self.topology.pools.get(number)?.members.start;
-        Some((self.pools.get(number)?, member.checked_sub(start)?))
+    fn member(&self, member: MemberIndex) -> Option<(&PoolLatencies, &MemberLatencies)> {
+        let (pool, place) = place_of(&self.topology, member)?;
+        let pool = self.pools.get(pool.0)?;
+        Some((pool, pool.members.get(place)?))
     }
 
     /// The tail paces of a pool's members, in their order, for requests of a
     /// size: those measured of requests of that size, or else of all. Empty
     /// where too little is known, or the pool's policy does not ask.
-    pub(super) fn tail_paces(&self, pool: usize, class: SizeClass) -> &[f64] {
-        let Some(pool) = self.pools.get(pool) else {
+    pub(super) fn tail_paces(&self, pool: PoolIndex, class: SizeClass) -> &[f64] {
+        let Some(pool) = self.pools.get(pool.0) else {
             return &[];
         };
         pool.tails.of(class).unwrap_or(&pool.tails.overall)
     }
 
-    /// Exchanges latencies with the other workers, pool by pool in turn, as far
-    /// as a tick may go. `updated` is called for each member of which something
-    /// new may be known.
+    /// Exchanges latencies with the other workers, member by member in turn, as
+    /// far as a tick may go. `updated` is called for each member about which
+    /// something new may be known.
     pub(super) fn exchange(
         &mut self,
         shared: &mut impl SharedData,
@@ -204,45 +235,48 @@ impl Latencies {
     ) -> Result<(), StateError> {
         let Latencies {
             topology,
+            key,
             pools,
             turn,
-            credit,
         } = self;
-        let total = topology.members.len();
-        *credit = (*credit + MEMBERS_PER_TICK).min(total.max(MEMBERS_PER_TICK));
+        let total = topology.pools.last().map_or(0, |pool| pool.members.end);
         let mut result = Ok(());
-        for _ in 0..pools.len() {
-            *turn %= pools.len();
-            let (Some(pool), Some(named)) = (pools.get_mut(*turn), topology.pools.get(*turn))
-            else {
-                break;
-            };
-            let Some(left) = credit.checked_sub(named.members.len()) else {
-                break;
-            };
-            *credit = left;
+        for _ in 0..total.min(MEMBERS_PER_TICK) {
+            *turn %= total;
+            let index = MemberIndex(*turn);
             *turn += 1;
-            let members = topology.members.get(named.members.clone());
-            let upstreams = members.unwrap_or_default().iter();
-            let upstreams = upstreams.map(|member| identity(topology, member.upstream));
-            match pool.exchange(shared, now, upstreams) {
+            let Some((number, place)) = place_of(topology, index) else {
+                continue;
+            };
+            let (Some(pool), Some(named)) = (pools.get_mut(number.0), topology.pool(number)) else {
+                continue;
+            };
+            let is_last = *turn == named.members.end;
+            match pool.exchange(shared, key, place, now) {
                 Ok(false) => {}
                 Ok(true) => {
-                    let members = named.members.clone();
-                    members
-                        .zip(&pool.measured)
-                        .for_each(|(member, measured)| updated(member, measured));
+                    pool.tails.is_stale = true;
+                    if let Some(member) = pool.members.get(place) {
+                        updated(index, &member.measured);
+                    }
                 }
                 Err(error) => result = Err(error),
+            }
+            if is_last && pool.tails.is_stale {
+                pool.rank();
             }
         }
         result
     }
 }
 
-fn identity(topology: &Topology, upstream: UpstreamIndex) -> u64 {
-    let upstream = topology.upstreams.get(upstream);
-    upstream.map_or(0, |upstream| upstream.identity)
+/// A member's pool, and its place among that pool's members.
+fn place_of(topology: &Topology, member: MemberIndex) -> Option<(PoolIndex, usize)> {
+    let pool = topology.member(member)?.pool;
+    let members = &topology.pool(pool)?.members;
+    members
+        .contains(&member.0)
+        .then(|| (pool, member.0 - members.start))
 }
 
 impl PoolLatencies {
@@ -254,70 +288,93 @@ impl PoolLatencies {
         }
     }
 
-    /// Adds what is pending to the shared record, and reads it where others may
-    /// have changed it. False where nothing is new.
+    /// Adds what is pending of a member to its shared record, and reads that
+    /// where others may have changed it. False where nothing is new.
     fn exchange(
         &mut self,
         shared: &mut impl SharedData,
+        key: &str,
+        place: usize,
         now: Timestamp,
-        upstreams: impl Iterator<Item = u64>,
     ) -> Result<bool, StateError> {
-        let window = window_at(now, self.window);
-        for _ in 0..ATTEMPTS {
-            let found = shared.get(&self.key).map_err(StateError::Host)?;
-            let version = found.as_ref().map(|found| found.version);
-            let seen = version.map(|version| (version, window));
-            if self.pending.is_empty() && (seen.is_none() || seen == self.seen) {
-                return Ok(false);
-            }
-            let read = found.map(|found| LatencyRecord::decode(&found.value));
-            let malformed = matches!(read, Some(None));
-            let mut record = read.flatten().unwrap_or_default();
-            record.merge(&self.pending);
-            record.keep_recent(window);
-            if malformed || !self.pending.is_empty() {
-                match shared.compare_and_set(&self.key, &record.encode(), version) {
-                    Ok(()) => self.pending.clear(),
-                    Err(SetError::Conflict) => continue,
-                    Err(SetError::Host(error)) => return Err(StateError::Host(error)),
-                }
-                // What the version is now the host does not say.
-                self.seen = None;
-            } else {
-                self.seen = seen;
-            }
-            self.digest(&record, upstreams);
-            return if malformed {
-                Err(StateError::Malformed)
-            } else {
-                Ok(true)
-            };
+        let (length, ranking, measure) = (self.window, self.ranking, self.measure());
+        let Some(member) = self.members.get_mut(place) else {
+            return Ok(false);
+        };
+        if member.key.is_empty() {
+            // Sketches of other windows do not add up with these.
+            let (length, identity) = (length.as_millis() as u64, member.identity);
+            member.key = format!("{key}/latency/{length}/{identity:016x}");
         }
-        // Kept for the next tick, but not for ever.
-        self.pending.keep_recent(window);
-        Err(StateError::Contended)
+        let window = window_at(now, length);
+        let MemberLatencies {
+            key,
+            pending,
+            seen,
+            measured,
+            tails,
+            ..
+        } = member;
+        let changed = cell::change(shared, key, ATTEMPTS, |_, found| {
+            let seen_now = found.version.map(|version| (version, window));
+            if pending.is_empty() && (seen_now.is_none() || seen_now == *seen) {
+                return Ok(Change::Keep(None));
+            }
+            let read = found.bytes.map(LatencyRecord::decode);
+            let is_malformed = matches!(read, Some(None));
+            let mut record = read.flatten().unwrap_or_default();
+            record.merge(pending);
+            record.keep_recent(window);
+            if is_malformed || !pending.is_empty() {
+                return Ok(Change::Write(record.encode(), Some((record, is_malformed))));
+            }
+            Ok(Change::Keep(Some((record, false))))
+        });
+        let changed = match changed {
+            Ok(changed) => changed,
+            Err(error) => {
+                // Kept for the next time, but not for ever.
+                pending.keep_recent(window);
+                return Err(error);
+            }
+        };
+        let Some((record, is_malformed)) = changed.value else {
+            return Ok(false);
+        };
+        pending.clear();
+        *seen = changed.version.map(|version| (version, window));
+        let by_kind = by_kind(&record);
+        *measured = Measure::ALL.map(|measure| quantiles(&overall(&by_kind, measure)));
+        if let Some(ranking) = ranking {
+            *tails = MemberTails::new(&by_kind, measure, ranking);
+        }
+        if is_malformed {
+            return Err(StateError::Malformed);
+        }
+        Ok(true)
     }
 
-    fn digest(&mut self, record: &LatencyRecord, upstreams: impl Iterator<Item = u64>) {
-        let mut members = vec![ByKind::new(); self.measured.len()];
-        let places: hashbrown::HashMap<u64, usize> = upstreams.zip(0..).collect();
-        for (key, latencies) in record.rows() {
-            if let Some(member) = places.get(&key.upstream).and_then(|p| members.get_mut(*p)) {
-                let kind = (key.measure, key.class);
-                // The rows of a kind follow each other, one a window.
-                match member.last_mut() {
-                    Some((last, known)) if *last == kind => known.merge(latencies),
-                    _ => member.push((kind, latencies.clone())),
-                }
-            }
-        }
-        for (member, measured) in members.iter().zip(&mut self.measured) {
-            *measured = Measure::ALL.map(|measure| quantiles(&overall(member, measure)));
-        }
-        if let Some(ranking) = self.ranking {
-            self.tails = Tails::new(&members, self.measure(), ranking);
+    /// Ranks the members by what is known of them.
+    fn rank(&mut self) {
+        self.tails = match self.ranking {
+            Some(_) => Tails::new(&self.members),
+            None => Tails::default(),
+        };
+    }
+}
+
+/// The record's latencies, with the windows of each kind put together.
+fn by_kind(record: &LatencyRecord) -> ByKind {
+    let mut kinds = ByKind::new();
+    for (key, latencies) in record.rows() {
+        let kind = (key.measure, key.class);
+        // The rows of a kind follow each other, one a window.
+        match kinds.last_mut() {
+            Some((last, known)) if *last == kind => known.merge(latencies),
+            _ => kinds.push((kind, latencies.clone())),
         }
     }
+    kinds
 }
 
 /// A member's latencies, each kind once.
@@ -334,6 +391,24 @@ fn overall(member: &ByKind, measure: Measure) -> estimate::Latencies {
     overall
 }
 
+impl MemberTails {
+    fn new(kinds: &ByKind, measure: Measure, ranking: Ranking) -> Self {
+        let Ranking { q, min_samples } = ranking;
+        let of_measure = kinds.iter().filter(|((of, _), _)| *of == measure);
+        let by_class = of_measure
+            .filter_map(|((_, class), latencies)| Some((*class, latencies.tail(q, min_samples)?)));
+        MemberTails {
+            by_class: by_class.collect(),
+            overall: overall(kinds, measure).tail(q, min_samples),
+        }
+    }
+
+    fn of(&self, class: SizeClass) -> Option<Tail> {
+        let (_, tail) = self.by_class.iter().find(|(of, _)| *of == class)?;
+        Some(*tail)
+    }
+}
+
 fn quantiles(latencies: &estimate::Latencies) -> Quantiles {
     let durations = latencies.durations();
     if durations.is_empty() {
@@ -343,34 +418,24 @@ fn quantiles(latencies: &estimate::Latencies) -> Quantiles {
 }
 
 impl Tails {
-    fn new(members: &[ByKind], measure: Measure, ranking: Ranking) -> Self {
-        let Ranking { q, min_samples } = ranking;
-        let all: Vec<estimate::Latencies> = members
-            .iter()
-            .map(|member| overall(member, measure))
-            .collect();
-        let all: Vec<_> = all.iter().map(Some).collect();
-        let mut tails = Tails {
-            by_class: Vec::new(),
-            overall: tail_paces(&all, q, min_samples).unwrap_or_default(),
-        };
-        for ((of, class), _) in members.iter().flatten() {
-            if *of != measure || tails.of(*class).is_some() {
-                continue;
-            }
-            let of_class: Vec<_> = members
-                .iter()
-                .map(|member| {
-                    let mut kinds = member.iter();
-                    let found = kinds.find(|(kind, _)| *kind == (measure, *class))?;
-                    Some(&found.1)
-                })
-                .collect();
-            if let Some(paces) = tail_paces(&of_class, q, min_samples) {
-                tails.by_class.push((*class, paces));
+    fn new(members: &[MemberLatencies]) -> Self {
+        let mut classes: Vec<SizeClass> = Vec::new();
+        for (class, _) in members.iter().flat_map(|member| &member.tails.by_class) {
+            if !classes.contains(class) {
+                classes.push(*class);
             }
         }
-        tails
+        let overall: Vec<_> = members.iter().map(|member| member.tails.overall).collect();
+        let of_class = |class| {
+            let tail = |member: &MemberLatencies| member.tails.of(class);
+            let tails: Vec<_> = members.iter().map(tail).collect();
+            Some((class, tail_paces(&tails)?))
+        };
+        Tails {
+            by_class: classes.into_iter().filter_map(of_class).collect(),
+            overall: tail_paces(&overall).unwrap_or_default(),
+            is_stale: false,
+        }
     }
 
     /// Of requests of one class, where enough is known of them.

@@ -1,11 +1,11 @@
 use super::*;
 use crate::decision::{Balancer, Demand, Finished};
+use crate::host::SetError;
 use crate::host::memory::Memory;
 use crate::outcome::End;
 use crate::policy::Reason;
 
 const KEY: &str = "test";
-const SHARED: &str = "test/latency/60000/default";
 const POOL: &str = r#""upstreams": [{"cluster": "a"}, {"cluster": "b"}]"#;
 
 fn balancer(rest: &str, seed: u64) -> Balancer {
@@ -40,14 +40,29 @@ fn request(
     finished: impl Fn(usize) -> (f64, Finished),
 ) -> usize {
     let route = balancer
-        .pick(shared, &Demand { pool: 0, size }, at(start))
+        .decide(
+            shared,
+            &Demand {
+                pool: PoolIndex(0),
+                size,
+                ..Demand::default()
+            },
+            at(start),
+        )
+        .routed()
         .unwrap();
-    let member = route.member;
+    let member = route.member.0;
     let (took, finished) = finished(member);
     balancer
         .release(shared, route.reservation, &finished, at(start + took))
         .unwrap();
     member
+}
+
+/// Where the latencies of a member are shared.
+fn key_of(balancer: &Balancer, member: usize) -> String {
+    let identity = balancer.topology().members[member].identity;
+    format!("{KEY}/latency/60000/{identity:016x}")
 }
 
 fn exchange(balancer: &mut Balancer, shared: &mut Memory, now: f64) -> usize {
@@ -59,7 +74,7 @@ fn exchange(balancer: &mut Balancer, shared: &mut Memory, now: f64) -> usize {
 }
 
 fn quantiles(balancer: &Balancer, measure: Measure) -> [Quantiles; 2] {
-    [0, 1].map(|member| balancer.latencies.measured(member)[measure.index()])
+    [0, 1].map(|member| balancer.latencies.measured(MemberIndex(member))[measure.index()])
 }
 
 fn is_about(told: Quantiles, seconds: f64) -> bool {
@@ -88,14 +103,13 @@ fn all_workers_know_what_each_has_measured() {
         assert_eq!(quantiles(worker, Measure::FirstByte), [None, None]);
         assert_eq!(exchange(worker, &mut shared, 2.6), 0, "nothing new");
     }
-    let record = shared.get(SHARED).unwrap().unwrap().value;
-    let record = LatencyRecord::decode(&record).unwrap();
-    let counted: u64 = record
-        .rows()
-        .iter()
-        .map(|(_, it)| it.durations().count())
-        .sum();
-    assert_eq!(counted, 30, "each once");
+    let counted = [0, 1].map(|member| -> u64 {
+        let record = shared.get(&key_of(&workers[0], member)).unwrap().unwrap();
+        let record = LatencyRecord::decode(&record.value).unwrap();
+        let counts = record.rows().iter().map(|(_, it)| it.durations().count());
+        counts.sum()
+    });
+    assert_eq!(counted[0] + counted[1], 30, "each once");
 }
 
 #[test]
@@ -147,15 +161,17 @@ fn failures_and_what_was_nobodys_fault_are_not_measured() {
     gone.end.flags = 1 << 14;
     request(&mut worker, &mut shared, None, 1.0, |_| (0.01, gone));
     assert_eq!(exchange(&mut worker, &mut shared, 2.0), 0);
-    assert_eq!(shared.get(SHARED).unwrap(), None);
+    assert_eq!(shared.get(&key_of(&worker, 0)).unwrap(), None);
 }
 
 #[test]
 fn a_damaged_record_is_replaced_and_what_is_pending_is_not_lost() {
-    for damage in [&b"not ours"[..], b"", b"L\x01\x00", &[0xff; 3_000]] {
+    for damage in [&b"not ours"[..], b"L\x02\x00", &[0xff; 3_000]] {
         let mut shared = Memory::default();
-        shared.set(SHARED, damage.to_vec());
         let mut worker = balancer("", 1);
+        for member in 0..2 {
+            shared.set(&key_of(&worker, member), damage).unwrap();
+        }
         request(&mut worker, &mut shared, None, 1.0, |_| (0.2, answered()));
         let exchanged = worker.exchange_latencies(&mut shared, at(2.0), |_, _| {});
         assert_eq!(exchanged, Err(StateError::Malformed));
@@ -172,6 +188,10 @@ struct Contended(Memory);
 impl SharedData for Contended {
     fn get(&mut self, key: &str) -> Result<Option<crate::host::Versioned>, crate::host::HostError> {
         self.0.get(key)
+    }
+
+    fn set(&mut self, key: &str, value: &[u8]) -> Result<(), crate::host::HostError> {
+        self.0.set(key, value)
     }
 
     fn compare_and_set(
@@ -194,7 +214,7 @@ fn what_could_not_be_written_is_written_by_the_next_tick() {
     request(&mut worker, &mut shared.0, None, 1.0, |_| (0.2, answered()));
     let contended = worker.exchange_latencies(&mut shared, at(2.0), |_, _| {});
     assert_eq!(contended, Err(StateError::Contended));
-    assert_eq!(exchange(&mut worker, &mut shared.0, 3.0), 2);
+    assert_eq!(exchange(&mut worker, &mut shared.0, 3.0), 1);
 }
 
 #[test]
@@ -237,17 +257,21 @@ fn streams_are_ranked_by_their_first_byte_and_other_answers_are_left_out() {
         ..answered()
     };
     for _ in 0..4 {
-        request(&mut worker, &mut shared, None, 1.0, |_| (5.3, stream));
         let whole = Finished {
             first_byte_at: Some(at(9.0)),
             chunks: 1,
             is_stream: false,
             ..answered()
         };
-        request(&mut worker, &mut shared, None, 1.0, |_| (8.0, whole));
+        // Round robin: each gets one of the two.
+        for _ in 0..2 {
+            request(&mut worker, &mut shared, None, 1.0, |server| match server {
+                0 => (5.3, stream),
+                _ => (8.0, whole),
+            });
+        }
     }
     exchange(&mut worker, &mut shared, 10.0);
-    // Round robin: a got the streams.
     let [a, b] = quantiles(&worker, Measure::FirstByte);
     assert!(is_about(a, 0.3), "{a:?}");
     assert_eq!(b, None);
@@ -256,20 +280,29 @@ fn streams_are_ranked_by_their_first_byte_and_other_answers_are_left_out() {
     let [a, b] = quantiles(&worker, Measure::ChunkGap);
     assert!(is_about(a, 0.5), "ten gaps in five seconds: {a:?}");
     assert_eq!(b, None);
-    let states = worker.ledger.update(&mut shared, at(10.0), |view| {
-        [0, 1].map(|member| view.member(member))
-    });
-    let [a, b] = states.unwrap().value;
+    worker.renew(&mut shared, at(10.0)).unwrap();
+    let [a, b] = [0, 1].map(|member| *worker.estimates.member(MemberIndex(member)).unwrap());
     let response_time = a.response_time.get().unwrap();
     assert!((response_time - 0.3).abs() < 1e-3, "{response_time}");
     assert_eq!(b.response_time.get(), None);
 
     let demand = Demand {
-        pool: 0,
-        size: None,
+        pool: PoolIndex(0),
+        ..Demand::default()
     };
-    let route = worker.pick(&mut shared, &demand, at(10.0)).unwrap();
-    let told = route.explanation.describe(worker.topology(), 0, None);
+    let mut pick = || {
+        worker
+            .decide(&mut shared, &demand, at(10.0))
+            .routed()
+            .unwrap()
+    };
+    let route = [pick(), pick()]
+        .into_iter()
+        .find(|route| route.member == MemberIndex(0));
+    let route = route.unwrap();
+    let told = route
+        .explanation
+        .describe(worker.topology(), MemberIndex(0), None);
     let latency = "; p50=285.2ms; p90=285.2ms; p99=285.2ms; reason=policy";
     assert!(told.ends_with(latency), "{told}");
     assert_eq!(route.explanation.reason, Reason::Policy);
@@ -283,10 +316,9 @@ fn one_signal_learns_nothing_from_the_other() {
         request(&mut complete, &mut shared, None, 1.0, |_| (7.0, answered()));
     }
     let mut first_byte = balancer(r#", "latency": {"signal": "first_byte"}"#, 2);
-    let states = first_byte.ledger.update(&mut shared, at(9.0), |view| {
-        [0, 1].map(|member| view.member(member))
-    });
-    for state in states.unwrap().value {
+    first_byte.renew(&mut shared, at(9.0)).unwrap();
+    first_byte.estimates.read(&mut shared, at(9.0)).unwrap();
+    for state in [0, 1].map(|member| *first_byte.estimates.member(MemberIndex(member)).unwrap()) {
         assert!(!state.pace.is_known());
         assert_eq!(state.response_time.get(), None);
     }
@@ -309,16 +341,20 @@ fn large_configurations_are_brought_up_to_date_in_turn() {
     let mut worker = Balancer::new(&config, KEY.to_owned(), 1);
     let mut shared = Memory::default();
     for pool in 0..3 {
-        let demand = Demand { pool, size: None };
-        let route = worker.pick(&mut shared, &demand, at(1.0)).unwrap();
+        let demand = Demand {
+            pool: PoolIndex(pool),
+            ..Demand::default()
+        };
+        let route = worker
+            .decide(&mut shared, &demand, at(1.0))
+            .routed()
+            .unwrap();
         worker
             .release(&mut shared, route.reservation, &answered(), at(2.0))
             .unwrap();
     }
-    let updated: Vec<usize> = (0..4)
-        .map(|tick| exchange(&mut worker, &mut shared, 2.0 + f64::from(tick)))
-        .collect();
-    // One pool fits into a tick, and now and then what is left over makes
-    // for a second.
-    assert_eq!(updated, [200, 200, 200, 400]);
+    // Eight of six hundred a tick; three of them have served.
+    let tick = |tick: u32| exchange(&mut worker, &mut shared, 2.0 + f64::from(tick));
+    let updated: usize = (0..75).map(tick).sum();
+    assert_eq!(updated, 3);
 }

@@ -1,8 +1,8 @@
-//! What the body of a request to an OpenAI-style API says of its size.
+//! What the body of a request to an OpenAI-style API says about its size.
 //!
-//! One pass over the bytes, without a tree: what is not needed is skipped, and
-//! text is counted where it lies. Members of an unexpected type count as
-//! absent, because the server is the one to refuse them.
+//! One pass over the bytes, without a tree: it skips what is not needed, and
+//! counts text in place. Members of an unexpected type count as
+//! absent, because rejecting them is up to the server.
 
 mod scalar;
 mod text;

@@ -1,0 +1,259 @@
+//! The bytes of what all workers have learned together.
+//!
+//! ```text
+//! header   magic u32, bytes of the header u16, 0 u16, fingerprint u64
+//! pools    a table, see [`super::layout`]: identity u64, PoolState
+//! members  a table: identity u64, MemberState
+//! ```
+//!
+//! All numbers are little-endian. The record is edited in place: a merge copies
+//! it out of shared data once and back once, whatever it changes. A reader rejects
+//! a record as a whole if its length does not match its own description; the
+//! numbers inside the rows are checked where they are decoded ([`super::rows`]).
+
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::codec::{put, take, take_u16, take_u64, u64_at};
+use super::lane::fingerprint;
+use super::layout::{Field, Table};
+use super::rows::{MemberState, PoolState};
+use crate::pool::{Pool, Topology};
+use crate::time::Timestamp;
+
+const MAGIC: [u8; 4] = *b"PACE";
+const FINGERPRINT_AT: usize = 8;
+const HEADER: usize = 16;
+
+/// How long the record keeps what was learned of a member that no live
+/// configuration of the worker that writes it names.
+const RETENTION: Duration = Duration::from_secs(3_600);
+
+/// A validated record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    bytes: Vec<u8>,
+    pools: Table,
+    members: Table,
+}
+
+impl Default for Learned {
+    fn default() -> Self {
+        Learned {
+            bytes: Vec::new(),
+            pools: Table::empty(PoolState::FIELDS),
+            members: Table::empty(MemberState::FIELDS),
+        }
+    }
+}
+
+/// A row before it is in a record: its identity, and its bytes.
+type Row = (u64, Vec<u8>);
+
+impl Learned {
+    /// Takes bytes out of shared data; `None` where they are no record.
+    #[must_use]
+    pub fn parse(bytes: Vec<u8>) -> Option<Self> {
+        let mut rest = &*bytes;
+        let magic: [u8; 4] = take(&mut rest)?;
+        let header = usize::from(take_u16(&mut rest)?);
+        let _ = take_u16(&mut rest)?;
+        let _ = take_u64(&mut rest)?;
+        if magic != MAGIC || header < HEADER {
+            return None;
+        }
+        let mut rest = bytes.get(header..)?;
+        let pools = Table::parse(&mut rest, header, PoolState::FIELDS)?;
+        let at = bytes.len() - rest.len();
+        let members = Table::parse(&mut rest, at, MemberState::FIELDS)?;
+        let is_whole = rest.is_empty();
+        is_whole.then_some(Learned {
+            bytes,
+            pools,
+            members,
+        })
+    }
+
+    /// The record as bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A number that two records share where they hold the same pools and
+    /// members in the same order.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        u64_at(&self.bytes, FINGERPRINT_AT)
+    }
+
+    /// Whether the rows have all the fields that this version knows.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.pools.is_complete() && self.members.is_complete()
+    }
+
+    /// The pools' identities, in the order of their rows.
+    pub fn pool_identities(&self) -> impl Iterator<Item = u64> + '_ {
+        identities(&self.pools, &self.bytes)
+    }
+
+    /// The members' identities, in the order of their rows.
+    pub fn member_identities(&self) -> impl Iterator<Item = u64> + '_ {
+        identities(&self.members, &self.bytes)
+    }
+
+    /// The state of the pool in row `row`, as bytes; a new one's where there is
+    /// no such row.
+    #[must_use]
+    pub fn pool(&self, row: usize) -> [u8; PoolState::SIZE] {
+        self.pools
+            .read(&self.bytes, row, || PoolState::default().encode())
+    }
+
+    /// Replaces the state of the pool in row `row`, if there is such a row.
+    pub fn set_pool(&mut self, row: usize, state: &[u8; PoolState::SIZE]) {
+        self.pools.write(&mut self.bytes, row, state);
+    }
+
+    /// The state of the member in row `row`, as bytes; a new one's where there
+    /// is no such row.
+    #[inline]
+    #[must_use]
+    pub fn member(&self, row: usize) -> [u8; MemberState::SIZE] {
+        self.members
+            .read(&self.bytes, row, || MemberState::default().encode())
+    }
+
+    /// Replaces the state of the member in row `row`, if there is such a row.
+    pub fn set_member(&mut self, row: usize, state: &[u8; MemberState::SIZE]) {
+        self.members.write(&mut self.bytes, row, state);
+    }
+
+    /// A record with all of `topology`, first heard of at `now`, and all that
+    /// this one has and that may still be wanted, in rows that have all the
+    /// fields that this version and this record know. What comes to a pool that
+    /// has been in use joins it.
+    #[inline(never)]
+    #[must_use]
+    pub fn extended(&self, topology: &Topology, now: Timestamp) -> Learned {
+        let is_fresh = |at: Timestamp| now.since(at) <= RETENTION;
+        let new_pool = PoolState::new(now).encode();
+        let pools = extend(
+            &self.pools,
+            &self.bytes,
+            PoolState::FIELDS,
+            topology.pools.iter().map(|pool| (pool.identity, &new_pool)),
+            |row| is_fresh(PoolState::decode(&self.pool(row)).used_at),
+            |row| self.pool(row),
+        );
+        let known: HashMap<u64, usize> = self.pool_identities().zip(0..).collect();
+        let is_settled = |pool: &Pool| {
+            let row = known.get(&pool.identity);
+            row.is_some_and(|row| PoolState::decode(&self.pool(*row)).is_settled(now))
+        };
+        let settled: Vec<bool> = topology.pools.iter().map(is_settled).collect();
+        let [new, joined] = [MemberState::new, MemberState::joined].map(|new| new(now).encode());
+        let members = extend(
+            &self.members,
+            &self.bytes,
+            MemberState::FIELDS,
+            topology.members.iter().map(|member| {
+                let joins = settled.get(member.pool.0) == Some(&true);
+                (member.identity, if joins { &joined } else { &new })
+            }),
+            |row| is_fresh(MemberState::decode(&self.member(row)).outcome_at),
+            |row| self.member(row),
+        );
+        let mut bytes = header();
+        append(&mut bytes, &pools, &union(&self.pools, PoolState::FIELDS));
+        append(
+            &mut bytes,
+            &members,
+            &union(&self.members, MemberState::FIELDS),
+        );
+        finish(bytes, &pools, &members)
+    }
+}
+
+fn header() -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend((HEADER as u32).to_le_bytes());
+    bytes.extend(0u64.to_le_bytes());
+    bytes
+}
+
+fn append(bytes: &mut Vec<u8>, rows: &[Row], fields: &[Field]) {
+    Table::describe(bytes, fields, rows.len());
+    for (identity, row) in rows {
+        bytes.extend(identity.to_le_bytes());
+        bytes.extend_from_slice(row);
+    }
+}
+
+/// Writes the fingerprint and reads back what was put together.
+fn finish(mut bytes: Vec<u8>, pools: &[Row], members: &[Row]) -> Learned {
+    let of = |rows: &[Row]| fingerprint(rows.iter().map(|(identity, _)| *identity));
+    let both = fingerprint([of(pools), of(members)].into_iter());
+    put(&mut bytes, FINGERPRINT_AT, both.to_le_bytes());
+    let mut rest = bytes.get(HEADER..).unwrap_or_default();
+    let pools = Table::parse(&mut rest, HEADER, PoolState::FIELDS);
+    let at = bytes.len() - rest.len();
+    let members = Table::parse(&mut rest, at, MemberState::FIELDS);
+    match (pools, members) {
+        (Some(pools), Some(members)) => Learned {
+            bytes,
+            pools,
+            members,
+        },
+        // It has just been written, so it can be read.
+        _ => Learned::default(),
+    }
+}
+
+fn identities<'a>(table: &'a Table, bytes: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
+    (0..table.count()).map(|row| u64_at(table.row(bytes, row), 0))
+}
+
+/// The fields of a row as this version writes it: its own, then others'.
+fn union(table: &Table, known: &[Field]) -> Vec<Field> {
+    let others = table.unknown(known).map(|(field, _)| field);
+    known.iter().copied().chain(others).collect()
+}
+
+/// The rows that are wanted or fresh, and new ones for what is wanted, with its new row,
+/// and not there yet.
+fn extend<'a, const N: usize>(
+    table: &Table,
+    bytes: &[u8],
+    known: &[Field],
+    wanted: impl Iterator<Item = (u64, &'a [u8; N])> + Clone,
+    is_fresh: impl Fn(usize) -> bool,
+    read: impl Fn(usize) -> [u8; N],
+) -> Vec<Row> {
+    let mut missing: HashMap<u64, ()> = wanted.clone().map(|(it, _)| (it, ())).collect();
+    let mut rows = Vec::new();
+    for (row, identity) in identities(table, bytes).enumerate() {
+        if missing.remove(&identity).is_none() && !is_fresh(row) {
+            continue;
+        }
+        let mut all = read(row).to_vec();
+        for (_, place) in table.unknown(known) {
+            all.extend_from_slice(table.row(bytes, row).get(place).unwrap_or_default());
+        }
+        rows.push((identity, all));
+    }
+    let others: usize = table.unknown(known).map(|(_, place)| place.len()).sum();
+    for (identity, new) in wanted {
+        if missing.remove(&identity).is_some() {
+            let mut all = new.to_vec();
+            all.resize(N + others, 0);
+            rows.push((identity, all));
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests;
