@@ -16,6 +16,7 @@
 mod cleanup;
 mod demonstration;
 mod faults;
+mod health;
 mod observability;
 mod scaling;
 mod support;

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::support::fleet::{Fleet, one_pool, paceline};
 use crate::support::place::place;
 use crate::support::upstream::Behaviour;
+use crate::support::written::{refusal, shipped};
 
 /// A topology that nothing is sent to.
 fn unused(balancing: Balancing) -> Topology {
@@ -47,10 +48,10 @@ const MISTAKES: [(&str, &[&str]); 8] = [
         &["upstreams[0].wieght: unknown key", "weight"],
     ),
     (
-        r#"{ "upstreams": [ { "cluster": "a", "weight": 0 } ] }"#,
+        r#"{ "upstreams": [ { "cluster": "a", "weight": 1001 } ] }"#,
         &[
-            "upstreams[0].weight: 0 is not allowed",
-            "a whole number from 1 to 1000",
+            "upstreams[0].weight: 1001 is not allowed",
+            "a whole number from 0 to 1000",
         ],
     ),
     (
@@ -85,6 +86,51 @@ fn mistakes_are_refused_by_validation() {
         let error = Gateway::validate(place(), &written(config)).unwrap_err();
         assert!(matches!(error, GatewayError::Refused { .. }), "{error}");
         expect_said(&error, config, said);
+    }
+}
+
+#[test]
+fn each_problem_has_a_line_of_its_own_in_the_log() {
+    let config = r#"{ "upstreams": [ { "cluster": "a", "wieght": 2 }, {} ], "lease": "10" }"#;
+    let error = Gateway::validate(place(), &written(config)).unwrap_err();
+    let text = error.to_string();
+    let prefix = "paceline: the configuration is refused: ";
+    let said: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_once(prefix))
+        .map(|(_, said)| said.split(':').next().unwrap())
+        .collect();
+    let expected = ["lease", "upstreams[0].wieght", "upstreams[1].cluster"];
+    assert_eq!(said, expected, "{text}");
+}
+
+/// What is written as YAML under `configuration`, and not as text, is another
+/// protobuf message, which Envoy hands on as it is.
+#[test]
+fn a_struct_is_refused_with_the_type_that_is_needed() {
+    let text = shipped("envoy.yaml", &[]);
+    let (before, value) = text.split_once("google.protobuf.StringValue\n").unwrap();
+    let (_, after) = value
+        .split_once("- name: envoy.filters.http.router")
+        .unwrap();
+    let indent = " ".repeat(26);
+    // Short and long, so that lengths take one byte and two.
+    for clusters in [1, 40] {
+        let list = (0..clusters)
+            .map(|number| format!("{{ cluster: gpu-{number} }}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let text = format!(
+            "{before}google.protobuf.Struct\n{indent}value:\n{indent}  upstreams: [{list}]\n\
+             {indent}  policy: random\n                  \
+             - name: envoy.filters.http.router{after}"
+        );
+        let said = refusal(&text).expect("refused");
+        assert!(
+            said.contains("paceline: the configuration is refused: a google.protobuf.Struct")
+                && said.contains("type.googleapis.com/google.protobuf.StringValue"),
+            "{said}"
+        );
     }
 }
 

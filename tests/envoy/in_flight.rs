@@ -312,7 +312,14 @@ async fn a_retry() {
             second.answer(200);
             assert_eq!(held.response.answer().await.status, 200);
         }
-        expect_all_ended(&fleet, "retried").await;
+        fleet.expect_in_flight(0, SOON).await;
+        let stats = fleet.gateway.stats().await.unwrap();
+        let outcomes = stats.by_label("paceline_outcomes_total", "outcome");
+        let picks = stats.total("paceline_picks_total");
+        assert_eq!(outcomes["retried"], picks);
+        // Each counts anew where it was served.
+        assert_eq!(outcomes["success"], picks);
+        assert_eq!(stats.total("paceline_adoptions_total"), picks);
     }
 }
 

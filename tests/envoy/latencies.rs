@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 
+use crate::support::client::upload;
 use crate::support::fleet::{Fleet, one_pool};
 use crate::support::upstream::Behaviour;
 use crate::support::{SOON, eventually};
@@ -99,4 +100,35 @@ async fn a_streams_first_byte_gaps_and_end_are_kept_apart() {
         seconds(&first, 1e-3) + at_least(2 * GAP) <= seconds(&whole, 1e-3) * (1.0 + ERROR),
         "{first:?} {whole:?}"
     );
+}
+
+#[tokio::test]
+async fn a_client_that_sends_slowly_makes_no_server_slow() {
+    const ANSWER: Duration = Duration::from_millis(20);
+    const UPLOAD: Duration = Duration::from_millis(200);
+    let config = one_pool(2, "shortest_expected_delay");
+    let fleet = Fleet::start(2, Behaviour::after(ANSWER), &config).await;
+    let mut connection = fleet.connect().await;
+    for sent in 0..60 {
+        let slow = fleet.upstreams[0].count();
+        let (mut body, request) = upload(&[], None);
+        let response = connection.start(request);
+        body.send_data(Bytes::from_static(b"half")).await.unwrap();
+        eventually("the request at an upstream", SOON, async || {
+            let counts = fleet.counts();
+            (counts.iter().sum::<usize>() == sent + 1)
+                .then_some(())
+                .ok_or(format!("{counts:?}"))
+        })
+        .await;
+        if fleet.upstreams[0].count() > slow {
+            tokio::time::sleep(UPLOAD).await;
+        }
+        body.send_data(Bytes::from_static(b"half")).await.unwrap();
+        drop(body);
+        assert_eq!(response.answer().await.status, 200);
+    }
+    let counts = fleet.counts();
+    println!("{counts:?}");
+    assert!(counts[0] >= 15, "equal servers: {counts:?}");
 }

@@ -15,17 +15,34 @@
 )]
 
 mod bodies;
+mod capacity;
+mod churn;
 mod configuration;
+mod devices;
+mod dynamic;
+mod endings;
 mod endpoints;
 mod gateway;
+mod health;
 mod in_flight;
 mod latencies;
 mod metrics;
+mod missing_cluster;
+mod models;
+mod observability;
+mod observe;
+mod outliers;
+mod page;
 mod policies;
+mod prober;
+mod refusals;
 mod reload;
 mod retries;
 mod routing;
+mod served;
 mod shipped;
 mod sizes;
+mod soak;
+mod status;
 mod support;
 mod vm_trap;

@@ -38,7 +38,9 @@ async fn envoy_names_them_with_their_labels() {
         let upstream = [("upstream", upstream)];
         let gauge: Vec<_> = stats.select("paceline_in_flight", &upstream).collect();
         assert_eq!(gauge.len(), 1, "there before anything is in flight");
-        assert_eq!(gauge[0].labels.len(), 1);
+        let labels = [("upstream", upstream[0].1), ("plugin", "paceline")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(gauge[0].labels, labels.into());
     }
 }
 
@@ -130,8 +132,8 @@ async fn prometheus_gets_clean_names_and_labels() {
     assert!(outcomes.contains(expected), "{outcomes:?}");
     let gauges = series(&text, "paceline_in_flight");
     let expected = [
-        r#"paceline_in_flight{upstream="a"}"#,
-        r#"paceline_in_flight{upstream="b"}"#,
+        r#"paceline_in_flight{upstream="a",plugin="paceline"}"#,
+        r#"paceline_in_flight{upstream="b",plugin="paceline"}"#,
     ];
     assert_eq!(gauges, expected.into());
     let passed = series(&text, "paceline_pass_through_total");

@@ -38,11 +38,19 @@ async fn hold_and_count(fleet: &mut Fleet, count: usize) -> Vec<usize> {
         .collect()
 }
 
+/// Each worker takes turns by itself, so each may be one request ahead.
+fn expect_shares(fleet: &Fleet, shares: [usize; 3], workers: u32) {
+    let counts = fleet.counts();
+    for (count, share) in counts.iter().zip(shares) {
+        let off = count.abs_diff(share);
+        assert!(off < workers as usize, "{counts:?}, not {shares:?}");
+    }
+}
+
 #[tokio::test]
 async fn round_robin_takes_turns() {
     for workers in WORKERS {
-        let mut config = one_pool(3, "round_robin");
-        config["upstreams"][0]["weight"] = json!(7);
+        let config = one_pool(3, "round_robin");
         let fleet = Fleet::start_on(workers, 3, Behaviour::OK, &config).await;
         let mut connection = fleet.connect().await;
         let mut order = Vec::new();
@@ -52,7 +60,7 @@ async fn round_robin_takes_turns() {
         assert_eq!(order[..3], order[3..6]);
         assert_eq!(order[..3], order[6..]);
         send_in_turn(&fleet, 21).await;
-        assert_eq!(fleet.counts(), [10, 10, 10], "weights aside");
+        expect_shares(&fleet, [10, 10, 10], workers);
     }
 }
 
@@ -63,7 +71,7 @@ async fn weighted_round_robin_follows_the_weights() {
         config["upstreams"][0]["weight"] = json!(5);
         let fleet = Fleet::start_on(workers, 3, Behaviour::OK, &config).await;
         send_in_turn(&fleet, 70).await;
-        assert_eq!(fleet.counts(), [50, 10, 10]);
+        expect_shares(&fleet, [50, 10, 10], workers);
     }
 }
 

@@ -169,7 +169,13 @@ async fn a_bad_configuration_is_refused_and_the_old_one_serves_on() {
     fleet.set(Behaviour::OK);
     let answers = fleet.get_in_turn(4).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
-    assert_eq!(fleet.counts(), [3, 3]);
+    // Two of them went out before; each worker takes turns by itself.
+    let counts = fleet.counts();
+    assert_eq!(counts.iter().sum::<usize>(), 6);
+    assert!(
+        counts.iter().all(|count| (2..=4).contains(count)),
+        "{counts:?}"
+    );
     fleet.expect_in_flight(0, SOON).await;
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{raw, request};
-use crate::support::fleet::{Fleet, one_pool};
+use crate::support::fleet::{CONNECTION_MANAGER, Fleet, HTTP_FILTERS, one_pool, paceline};
 use crate::support::upstream::Behaviour;
 
 const HEADER: &str = "x-upstream-cluster";
@@ -74,6 +74,51 @@ async fn a_client_cannot_choose_a_cluster() {
     assert_eq!(fleet.counts(), [FORGERIES.len(), 0]);
 }
 
+/// Whatever is switched off: the filter taken out, or disabled for the virtual host
+/// or for the route that follows the header.
+#[tokio::test]
+async fn a_client_cannot_choose_a_cluster_where_the_filter_is_not() {
+    let disabled = json!({ "paceline": {
+        "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig",
+        "disabled": true,
+    }});
+    let host = format!("{CONNECTION_MANAGER}/route_config/virtual_hosts/0");
+    for (place, value) in [
+        (format!("{HTTP_FILTERS}/0"), Value::Null),
+        (format!("{host}/typed_per_filter_config"), disabled.clone()),
+        (format!("{host}/routes/0/typed_per_filter_config"), disabled),
+    ] {
+        let config = json!({ "upstreams": [{ "cluster": "a" }] });
+        let fleet = Fleet::start_with(2, Behaviour::OK, paceline(&config), |topology| {
+            topology.amendments = vec![
+                (place.clone(), value.clone()),
+                // What is not routed goes to `a` alone.
+                (format!("{host}/routes/1/route/cluster"), json!("a")),
+            ];
+        })
+        .await;
+        for (how, header) in FORGERIES {
+            let answer = raw(fleet.gateway.address(), &forged("/", header)).await;
+            assert!(
+                answer.contains("x-served-by: a\r\n"),
+                "{place} {how}: {answer}"
+            );
+        }
+        assert_eq!(fleet.counts(), [FORGERIES.len(), 0], "{place}");
+        // Nor an endpoint.
+        let endpoint = format!(
+            "x-gateway-destination-endpoint: {}\r\n",
+            fleet.upstreams[1].address
+        );
+        raw(fleet.gateway.address(), &forged("/", &endpoint)).await;
+        let seen = fleet.upstreams[0].seen();
+        assert!(
+            seen.iter()
+                .all(|headers| !headers.contains_key("x-gateway-destination-endpoint"))
+        );
+    }
+}
+
 #[tokio::test]
 async fn what_passes_through_takes_the_fallback_route_without_the_header() {
     let fleet = Fleet::start(2, Behaviour::OK, &pool_for_v1()).await;
@@ -138,7 +183,7 @@ async fn the_first_pool_that_matches_takes_the_request() {
     for (path, model, server) in [
         ("/v1/chat", "small", "a"),
         ("/v1/chat", "large", "b"),
-        ("/health", "small", "c"),
+        ("/status", "small", "c"),
     ] {
         let answer = connection
             .request(request("GET", path, &[("x-model", model)]))

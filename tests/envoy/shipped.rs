@@ -1,5 +1,5 @@
-//! The configuration for docker-compose says the same as the one to copy, but
-//! for its servers and its second listener.
+//! The other shipped configurations say the same as the one to copy, but for
+//! what they are there to show.
 
 use std::fs;
 use std::path::Path;
@@ -63,8 +63,10 @@ fn the_configuration_for_compose_is_the_one_to_copy() {
         let address = json!({ "socket_address": { "address": name, "port_value": 8000 } });
         let host = json!({ "endpoint": { "address": address } });
         let own = &own["load_assignment"]["endpoints"][0]["lb_endpoints"];
-        assert_eq!(own, &json!([host]));
-        all.push(host);
+        let mut named = host;
+        named["metadata"] = json!({ "filter_metadata": { "paceline": { "upstream": name } } });
+        assert_eq!(own, &json!([named]));
+        all.push(named);
     }
     let fallback = &cluster(&compose, "all-gpus")["load_assignment"]["endpoints"][0];
     assert_eq!(fallback["lb_endpoints"], json!(all));
@@ -74,5 +76,49 @@ fn the_configuration_for_compose_is_the_one_to_copy() {
     for name in upstreams {
         let command = services[name]["command"].as_array().unwrap();
         assert!(command.contains(&json!(name)), "{name} serves {command:?}");
+    }
+}
+
+const CONNECTION_MANAGER: &str = "/filter_chains/0/filters/0/typed_config";
+const EARLY: &str = "early_header_mutation_extensions";
+
+/// Removes what differs on purpose: the type that a file of resources names, and
+/// what strips the routing header, which must be there.
+fn plain(mut resource: Value) -> Value {
+    resource.as_object_mut().unwrap().remove("@type");
+    if let Some(manager) = resource.pointer_mut(CONNECTION_MANAGER) {
+        manager.as_object_mut().unwrap().remove(EARLY);
+    }
+    resource
+}
+
+#[test]
+fn the_files_of_a_dynamic_envoy_say_the_same_as_the_one_to_copy() {
+    let (copied, bootstrap) = (shipped("envoy.yaml"), shipped("dynamic.yaml"));
+    for part in ["admin", "stats_config"] {
+        assert_eq!(bootstrap[part], copied[part]);
+    }
+    for (file, source, part) in [
+        ("lds.yaml", "lds_config", "listeners"),
+        ("cds.yaml", "cds_config", "clusters"),
+    ] {
+        let path = &bootstrap["dynamic_resources"][source]["path_config_source"]["path"];
+        assert_eq!(path, &json!(format!("/etc/envoy/{file}")));
+        let resources = shipped(file)["resources"].as_array().unwrap().clone();
+        let copied = copied["static_resources"][part].as_array().unwrap();
+        let resources: Vec<_> = resources.into_iter().map(plain).collect();
+        let copied: Vec<_> = copied.iter().cloned().map(plain).collect();
+        assert_eq!(resources, copied, "{file}");
+    }
+}
+
+#[test]
+fn no_client_chooses_a_cluster_while_the_filter_is_not_there() {
+    let dynamic = shipped("lds.yaml")["resources"][0].clone();
+    let models = shipped("models.yaml").pointer(LISTENER).unwrap().clone();
+    for listener in [dynamic, models] {
+        let early = &listener.pointer(CONNECTION_MANAGER).unwrap()[EARLY];
+        let removed = &early[0]["typed_config"]["mutations"][0]["remove"];
+        assert_eq!(removed, "x-upstream-cluster");
     }
 }

@@ -21,4 +21,5 @@ mod reload;
 mod server;
 mod traffic;
 #[path = "../envoy/support/trap.rs"]
+#[allow(dead_code, reason = "the Envoy tests use more of it")]
 mod trap;

@@ -219,6 +219,24 @@ fn every_plugin_configuration_is_accepted() {
     );
 }
 
+#[test]
+fn the_health_check_of_the_page_is_accepted_and_asks_the_cluster_of_the_manifests() {
+    let page = std::fs::read_to_string(documents::directory().join("README.md")).unwrap();
+    let block = page.split("```yaml\n").nth(1).unwrap();
+    let block = block.split("```").next().unwrap();
+    let value: Value = serde_saphyr::from_str(block).unwrap();
+    let configuration = plugin_configuration(&value["pluginConfig"]);
+    let config = Config::parse(Some(configuration.as_bytes())).unwrap();
+    let check = config.pools[0].health_check.as_ref().unwrap();
+    assert_eq!(check.path, "/health");
+    let manifest = documents::read("wasmplugin-endpoints.yaml").remove(0).value;
+    let manifest = &manifest["spec"]["pluginConfig"]["pools"][0];
+    let pool = &value["pluginConfig"]["pools"][0];
+    for key in ["name", "match", "cluster"] {
+        assert_eq!(pool[key], manifest[key], "{key}");
+    }
+}
+
 /// What reaches the filter from this manifest.
 fn plugin_configurations(document: &Document) -> Vec<String> {
     let spec = &document.value["spec"];
@@ -268,5 +286,5 @@ fn the_kustomization_names_files_that_are_there() {
             names.push(name);
         }
     }
-    assert_eq!(names.len(), 8);
+    assert_eq!(names.len(), 9);
 }

@@ -204,6 +204,44 @@ fn clients_cannot_pick_a_subset() {
     }
 }
 
+/// Nor where the plugin is not, or not any more.
+#[test]
+fn clients_cannot_pick_a_subset_or_a_pod_without_the_plugin() {
+    let fleet = Fleet::start();
+    let l4 = cluster_name(Role::Gateway, 8000, "l4", INSIDE);
+    let pods = fleet.pods();
+    let pod = pods["llama-l4"][0].to_string();
+    let ways: [(&[&str], &str, &str); 3] = [
+        (
+            &["envoyfilter-strip-header.yaml"],
+            "x-upstream-cluster",
+            "l4",
+        ),
+        (&CLUSTER_HEADER, "x-upstream-cluster", &l4),
+        (
+            &["envoyfilter-endpoints.yaml"],
+            "x-gateway-destination-endpoint",
+            &pod,
+        ),
+    ];
+    for (files, header, forged) in ways {
+        let mut assembled = fleet.assemble(Role::Gateway, files);
+        assembled.extensions.clear();
+        let filters = assembled.connection_manager["http_filters"].as_array_mut();
+        filters
+            .unwrap()
+            .retain(|filter| filter["name"] != "paceline");
+        let envoy = Envoy::start(&assembled);
+        // Envoy's balancing over five pods: that none of 100 goes to one of the
+        // two faster ones has probability below (3/5)^100.
+        let answers = load(envoy.address, OUTSIDE, 4, 25, &[(header, forged)]);
+        assert!(
+            answers.contains_key(&served("h100")),
+            "{files:?}: {answers:?}"
+        );
+    }
+}
+
 /// Istio's own retries stay within the subset; with the EnvoyFilter they do not.
 #[test]
 fn retries_go_elsewhere_with_the_envoy_filter_only() {

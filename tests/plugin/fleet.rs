@@ -70,12 +70,19 @@ pub(crate) fn picked(stream: &Stream) -> Option<String> {
         .map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
-/// Requests in flight at each upstream, as the metrics have it.
+/// Requests in flight at each upstream, as the metrics of all plugins have it.
 pub(crate) fn in_flight(process: &Process) -> BTreeMap<String, u64> {
+    process.observe();
     let prefix = "paceline_in_flight;upstream=";
     let gauges = process.gauges(prefix).into_iter();
-    let named = gauges.filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.into(), value)));
-    named.collect()
+    let mut all = BTreeMap::<String, u64>::new();
+    for (name, value) in gauges {
+        let labels = name.strip_prefix(prefix).expect("the prefix");
+        let (upstream, _plugin) = labels.split_once(";plugin=").expect("labelled");
+        let sum = all.entry(upstream.to_owned()).or_default();
+        *sum = sum.wrapping_add(value);
+    }
+    all
 }
 
 /// Requests in flight at all upstreams.
@@ -132,7 +139,7 @@ pub(crate) fn respond(
     process.advance(response.latency / 4);
     stream.set_property(&["response", "code"], Property::int(response.status.into()));
     stream.set_property(&["response", "flags"], Property::int(0));
-    stream.set_property(&["upstream", "address"], Property::text("10.0.0.1:8000"));
+    stream.set_property(&["upstream", "address"], Property::text(&address(stream)));
     stream.set_property(
         &["upstream", "request_attempt_count"],
         Property::int(response.attempts),
@@ -160,6 +167,19 @@ pub(crate) fn respond(
     stream.set_property(&["request", "duration"], Property::int(nanos));
     stream.set_property(&["response", "backend_latency"], Property::int(nanos));
     Ok(actions)
+}
+
+/// Where the upstream that a stream was routed to answers from: each cluster has an
+/// address of its own.
+pub(crate) fn address(stream: &Stream) -> String {
+    let name = picked(stream).unwrap_or_default();
+    let number = name.rsplit('-').next().unwrap_or_default();
+    let number = match (name.as_str(), number.bytes().next()) {
+        ("gpus", _) | (_, None) => 1,
+        (_, Some(first @ b'a'..=b'z')) => u32::from(first),
+        _ => number.parse::<u32>().unwrap_or(0) + 2,
+    };
+    format!("10.0.{}.{}:8000", number / 256, number % 256)
 }
 
 /// A whole request that goes well, answered `Response::OK`; the upstream it went to.

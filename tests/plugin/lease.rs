@@ -112,6 +112,7 @@ fn a_clock_that_goes_back_does_no_harm() {
     let a = first.request(GET).unwrap();
     let b = second.request(GET).unwrap();
     respond(&process, &a, &Response::OK).unwrap();
+    assert_eq!(total_in_flight(&process), 2);
     process.turn_back(Duration::from_secs(1_800));
     a.end().unwrap();
     first.tick().unwrap();

@@ -52,6 +52,36 @@ fn a_status_says_whose_fault_it_was() {
 }
 
 #[test]
+fn the_attempts_are_those_of_the_header_where_envoy_sets_it() {
+    let set_by_envoy = r#"{ "upstreams": [ { "cluster": "gpu-a" }, { "cluster": "gpu-b" } ],
+        "include_attempt_count_in_response": true }"#;
+    // The configuration, the header, the property, and what came of it.
+    let cases = [
+        (set_by_envoy, Some("1"), 2, "success"),
+        (set_by_envoy, Some("2"), 1, "retried"),
+        (set_by_envoy, Some("12"), 2, "retried"),
+        (set_by_envoy, Some("none"), 1, "success"),
+        (set_by_envoy, None, 2, "retried"),
+        (TWO, Some("1"), 2, "retried"),
+    ];
+    for (configuration, header, property, outcome) in cases {
+        let process = Process::new();
+        let root = Vm::start(&process, configuration).unwrap();
+        let stream = root.request(GET).unwrap();
+        let value = Property::int(property);
+        stream.set_property(&["upstream", "request_attempt_count"], value);
+        let headers = [(":status", "200")].into_iter();
+        let count = header.map(|value| ("x-envoy-attempt-count", value));
+        stream
+            .response_headers(HeaderMap::new(headers.chain(count)), true)
+            .unwrap();
+        stream.end().unwrap();
+        let expected = [(outcome.into(), 1)].into();
+        assert_eq!(outcomes(&process), expected, "{header:?}, {property}");
+    }
+}
+
+#[test]
 fn the_status_is_that_of_the_headers_and_without_them_of_the_property() {
     let attempts = ["upstream", "request_attempt_count"];
     let cases = [

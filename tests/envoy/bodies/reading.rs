@@ -41,9 +41,6 @@ async fn a_body_is_read_however_it_comes_and_arrives_whole() {
         let config = sized_by(json!("openai"));
         let mut fleet = Fleet::start_on(workers, 2, Behaviour::Hold, &config).await;
         for declared in [Some(chat().len()), None] {
-            if declared.is_none() && !fleet.has_room().await {
-                continue;
-            }
             let mut connection = fleet.connect().await;
             let (mut body, request) = upload(&[], declared);
             let response = connection.start(request);
@@ -115,7 +112,6 @@ async fn a_body_that_tells_nothing_is_routed_as_the_mean_and_counted() {
         "]".repeat(400_000)
     );
     let fleet = Fleet::start(2, Behaviour::OK, &sized_by(json!("openai"))).await;
-    let has_room = fleet.has_room().await;
     let mut connection = fleet.connect().await;
     let mut expected = 0;
     for (body, reason) in [
@@ -127,12 +123,7 @@ async fn a_body_that_tells_nothing_is_routed_as_the_mean_and_counted() {
         (deep.as_bytes(), "malformed"),
     ] {
         for declared in [true, false] {
-            // Without room, a large body is `undeclared` unless it comes at once.
-            let reason = Some(reason).filter(|_| declared || has_room);
-            let unknown = async || match reason {
-                Some(reason) => size_unknown(&fleet, reason).await,
-                None => fleet.counter("paceline_size_unknown_total", &[]).await,
-            };
+            let unknown = async || size_unknown(&fleet, reason).await;
             let before = unknown().await;
             let answer = connection.upload(&[], body, declared).await;
             assert_eq!(answer.status, 200, "{reason:?}");

@@ -1,6 +1,7 @@
 //! A client that can stop at every step.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, Either, Empty};
@@ -151,6 +152,23 @@ pub(crate) async fn over_http2(
     answer
 }
 
+/// Starts a request over HTTP/2 whose body is the test's to send and to end.
+pub(crate) async fn over_http2_slowly(gateway: SocketAddr) -> (Sender<Bytes, Cut>, Pending) {
+    let stream = soon("a connection", TcpStream::connect(gateway))
+        .await
+        .unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let (body, mut request) = upload(&[], None);
+    *request.uri_mut() = "http://models/infer".parse().unwrap();
+    request.headers_mut().remove("host");
+    // Held until the answer, because the connection ends with it.
+    let response = tokio::spawn(async move { sender.send_request(request).await });
+    (body, Pending(response))
+}
+
 /// An answer that is to come.
 pub(crate) struct Pending(JoinHandle<hyper::Result<Response<Incoming>>>);
 
@@ -172,6 +190,19 @@ impl Pending {
             headers: head.headers,
             body: String::from_utf8(body.into()).unwrap(),
         }
+    }
+
+    /// The status of an answer that came whole and in time, or what went wrong.
+    pub(crate) async fn status_within(self, limit: Duration) -> Result<u16, String> {
+        let answer = async {
+            let response = self.0.await.unwrap().map_err(|error| error.to_string())?;
+            let (head, body) = response.into_parts();
+            body.collect().await.map_err(|error| error.to_string())?;
+            Ok(head.status.as_u16())
+        };
+        tokio::time::timeout(limit, answer)
+            .await
+            .unwrap_or_else(|_| Err(format!("not within {limit:?}")))
     }
 
     /// Makes sure that no answer comes.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lab::gateway::{Admin, Balancing, Gateway, Topology, filter_module};
+use lab::gateway::{Balancing, Gateway, Place, Topology, filter_module};
 use serde_json::{Value, json};
 
 use super::client::{Answer, Connection, Pending, get};
@@ -32,8 +32,19 @@ impl Held {
     }
 }
 
+/// Where the connection manager's configuration is in Envoy's.
+pub(crate) const CONNECTION_MANAGER: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+
+/// Where the HTTP filters are.
+pub(crate) const HTTP_FILTERS: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+
 /// Names of the first upstreams.
-const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+const NAMES: [&str; 30] = [
+    "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s",
+    "t", "u", "v", "w", "x", "y", "z", "aa", "ab", "ac", "ad",
+];
 
 /// The configuration of the first `count` upstreams in one pool.
 pub(crate) fn one_pool(count: usize, policy: impl Into<Value>) -> Value {
@@ -90,7 +101,13 @@ impl Fleet {
         let mut topology = Topology::new(addresses, balancing);
         topology.retries = false;
         adjust(&mut topology);
-        let gateway = Gateway::start_in(place(), &topology)
+        // Of a container, the listener for the status cannot be reached.
+        let place = if topology.status {
+            Place::Process
+        } else {
+            place()
+        };
+        let gateway = Gateway::start_in(place, &topology)
             .await
             .unwrap_or_else(|error| panic!("{error}"));
         Self {
@@ -102,21 +119,6 @@ impl Fleet {
 
     pub(crate) async fn connect(&self) -> Connection {
         Connection::open(self.gateway.address()).await
-    }
-
-    /// Whether Envoy can be given room for bodies of any length while requests
-    /// wait: 1.37 and later can. Says so where a test is about to leave that out.
-    pub(crate) async fn has_room(&self) -> bool {
-        let admin = self.gateway.admin_url().trim_start_matches("http://");
-        let answer = Admin::new(admin.parse().unwrap()).get("/server_info").await;
-        let answer: Value = serde_json::from_str(&answer.unwrap()).unwrap();
-        let version = answer["version"].as_str().unwrap();
-        let mut numbers = version.split('/').nth(1).unwrap().split('.');
-        let minor: u32 = numbers.nth(1).unwrap().parse().unwrap();
-        if minor < 37 {
-            println!("{version}: chunked bodies that come in several parts are not read");
-        }
-        minor >= 37
     }
 
     /// One connection to each worker, in the order of the workers. The kernel

@@ -1,12 +1,15 @@
 //! What the tests stand on: scripted upstreams, a client whose every step can
 //! be stopped, and a real Envoy between them.
 
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod fleet;
+pub(crate) mod load;
 pub(crate) mod place;
 pub(crate) mod trap;
 pub(crate) mod upstream;
 mod wait;
+pub(crate) mod written;
 
 pub(crate) use wait::{SOON, eventually};
 

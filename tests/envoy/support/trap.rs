@@ -23,8 +23,84 @@ pub(crate) fn trapping_in(function: &str) -> NamedTempFile {
     module[first] = NO_LOCALS;
     module[first + 1] = UNREACHABLE;
     module[last] = END;
-    wasmparser::validate(&module).expect("a valid module");
+    written(&module)
+}
 
+/// The real module, which traps at the beginning of an exported function if that
+/// parameter of it has that value.
+pub(crate) fn trapping_where(function: &str, parameter: u8, value: usize) -> NamedTempFile {
+    const LOCAL_GET: u8 = 0x20;
+    const I32_CONST: u8 = 0x41;
+    const I32_EQ: u8 = 0x46;
+    const IF_EMPTY: [u8; 2] = [0x04, 0x40];
+    let path = filter_module().unwrap_or_else(|error| panic!("{error}"));
+    let module = fs::read(path).unwrap();
+    let body = body_of(&module, function);
+    let code = code_of(&module, &body);
+    let mut check = vec![LOCAL_GET, parameter, I32_CONST];
+    check.extend(leb128(value));
+    // The constant is signed.
+    assert_eq!(check.last().unwrap() & 0x40, 0, "{value} would be negative");
+    check.push(I32_EQ);
+    check.extend(IF_EMPTY);
+    check.extend([UNREACHABLE, END]);
+
+    // The sizes of the section and of the function stand before them.
+    let section = code_section_of(&module);
+    let grown = leb128(body.len() + check.len());
+    let size = leb128(body.len());
+    assert!(module[..body.start].ends_with(&size), "a padded size");
+    let more = check.len() + grown.len() - size.len();
+    let section_size = leb128(section.len());
+    assert!(
+        module[..section.start].ends_with(&section_size),
+        "a padded size"
+    );
+    let pieces = [
+        &module[..section.start - section_size.len()],
+        &leb128(section.len() + more),
+        &module[section.start..body.start - size.len()],
+        &grown,
+        &module[body.start..code],
+        &check,
+        &module[code..],
+    ];
+    written(&pieces.concat())
+}
+
+/// Where the code of a function begins, behind the declaration of its locals.
+fn code_of(module: &[u8], body: &std::ops::Range<usize>) -> usize {
+    let reader = wasmparser::BinaryReader::new(&module[body.clone()], body.start);
+    let body = wasmparser::FunctionBody::new(reader);
+    body.get_operators_reader().unwrap().original_position()
+}
+
+/// Where the functions are.
+fn code_section_of(module: &[u8]) -> std::ops::Range<usize> {
+    let mut payloads = Parser::new(0).parse_all(module);
+    let section = payloads.find_map(|payload| match payload.unwrap() {
+        Payload::CodeSectionStart { range, .. } => Some(range),
+        _ => None,
+    });
+    section.expect("a section of code")
+}
+
+/// The shortest form, which is what linkers write of sizes that they know.
+fn leb128(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+fn written(module: &[u8]) -> NamedTempFile {
+    wasmparser::validate(module).expect("a valid module");
     let file = NamedTempFile::with_suffix(".wasm").unwrap();
     fs::write(file.path(), module).unwrap();
     file

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::place::host;
-use super::soon;
+use super::{SOON, eventually, soon};
 
 /// What a server does with the next requests.
 #[derive(Debug, Clone)]
@@ -31,6 +32,10 @@ pub(crate) enum Behaviour {
     },
     /// Answers one request after the other, each after a while of its own.
     Serve { each: Duration },
+    /// Answers so many at a time, each after a while, and says 503 to more.
+    Limited { slots: usize, each: Duration },
+    /// Cuts the connection at once, without an answer.
+    Reset,
     /// Gives each request to the test, which decides.
     Hold,
 }
@@ -58,6 +63,41 @@ impl Behaviour {
     }
 }
 
+/// What a server says of its health, at paths that begin with `/health`.
+#[derive(Debug, Clone)]
+pub(crate) enum Health {
+    /// It answers at once.
+    Says { status: u16, body: &'static str },
+    /// It takes the question, and never answers.
+    Hangs,
+}
+
+impl Health {
+    /// `200 OK`, and ready.
+    pub(crate) const READY: Self = Self::Says {
+        status: 200,
+        body: r#"{"status": "ready"}"#,
+    };
+    /// `503 Service Unavailable`.
+    pub(crate) const UNAVAILABLE: Self = Self::Says {
+        status: 503,
+        body: "",
+    };
+    /// `200 OK`, and not ready.
+    pub(crate) const LOADING: Self = Self::Says {
+        status: 200,
+        body: r#"{"status": "loading"}"#,
+    };
+}
+
+/// Is told of every request that a server has, other than questions about its health.
+pub(crate) trait Watcher: Send + Sync {
+    /// A request came.
+    fn came(&self, upstream: &str, headers: &HeaderMap);
+    /// It is about to be answered, or its connection is gone.
+    fn left(&self, upstream: &str, headers: &HeaderMap);
+}
+
 /// A server on a port of its own. Dropping it closes all its connections.
 pub(crate) struct Upstream {
     pub(crate) name: String,
@@ -70,10 +110,17 @@ pub(crate) struct Upstream {
 struct Shared {
     name: String,
     behaviour: Mutex<Behaviour>,
+    health: Mutex<Health>,
     seen: Mutex<Vec<HeaderMap>>,
+    /// The headers of questions about its health; `seen` does not have them.
+    probes: Mutex<Vec<HeaderMap>>,
     held: mpsc::UnboundedSender<Arrival>,
     turn: tokio::sync::Mutex<()>,
+    /// Requests that have come and are not answered, now and at most.
+    open: AtomicUsize,
+    most_open: AtomicUsize,
     connections: Mutex<Vec<AbortHandle>>,
+    watcher: Mutex<Option<Arc<dyn Watcher>>>,
 }
 
 /// A request that waits for the test.
@@ -112,16 +159,31 @@ impl Upstream {
 
     /// The same at an address of the test's choice.
     pub(crate) async fn start_at(name: &str, host: IpAddr, behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind((host, 0)).await.unwrap();
+        Self::start_on(name, (host, 0).into(), behaviour).await
+    }
+
+    /// The same on a port of the test's choice, which is free.
+    pub(crate) async fn start_on(name: &str, address: SocketAddr, behaviour: Behaviour) -> Self {
+        let listener = eventually("the port to be free", SOON, async || {
+            TcpListener::bind(address)
+                .await
+                .map_err(|it| it.to_string())
+        })
+        .await;
         let address = listener.local_addr().unwrap();
         let (held, arrivals) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             behaviour: Mutex::new(behaviour),
+            health: Mutex::new(Health::READY),
             seen: Mutex::default(),
+            probes: Mutex::default(),
             held,
             turn: tokio::sync::Mutex::default(),
+            open: AtomicUsize::new(0),
+            most_open: AtomicUsize::new(0),
             connections: Mutex::default(),
+            watcher: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
         Self {
@@ -138,6 +200,21 @@ impl Upstream {
         *self.shared.behaviour.lock().unwrap() = behaviour;
     }
 
+    /// Lets somebody watch the requests that arrive from now on.
+    pub(crate) fn watch(&self, watcher: Arc<dyn Watcher>) {
+        *self.shared.watcher.lock().unwrap() = Some(watcher);
+    }
+
+    /// Applies to questions about its health from now on.
+    pub(crate) fn set_health(&self, health: Health) {
+        *self.shared.health.lock().unwrap() = health;
+    }
+
+    /// The headers of every question about its health that has come, in order.
+    pub(crate) fn probes(&self) -> Vec<HeaderMap> {
+        self.shared.probes.lock().unwrap().clone()
+    }
+
     /// The headers of every request that has come, in order.
     pub(crate) fn seen(&self) -> Vec<HeaderMap> {
         self.shared.seen.lock().unwrap().clone()
@@ -146,6 +223,12 @@ impl Upstream {
     /// How many requests have come.
     pub(crate) fn count(&self) -> usize {
         self.shared.seen.lock().unwrap().len()
+    }
+
+    /// The most requests that it ever had at the same time, each from its headers to
+    /// the moment before its answer.
+    pub(crate) fn most_open(&self) -> usize {
+        self.shared.most_open.load(Ordering::SeqCst)
     }
 
     /// A held request, if there is one now.
@@ -198,6 +281,14 @@ impl Arrival {
         let frame = soon("a piece of the request's body", self.body.frame()).await;
         frame.unwrap().unwrap().into_data().unwrap()
     }
+
+    /// Waits until nothing more of the request's body comes.
+    pub(crate) async fn ended(&mut self) {
+        while let Some(frame) = soon("the end of the request's body", self.body.frame()).await {
+            let rest = frame.unwrap().into_data();
+            assert!(rest.is_err(), "more than was expected: {rest:?}");
+        }
+    }
 }
 
 fn response(status: u16, body: ReplyBody) -> Response<ReplyBody> {
@@ -225,10 +316,51 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         .await;
 }
 
+async fn health(shared: &Shared, headers: &HeaderMap) -> Result<Response<ReplyBody>, Cut> {
+    shared.probes.lock().unwrap().push(headers.clone());
+    let health = shared.health.lock().unwrap().clone();
+    match health {
+        Health::Says { status, body } => Ok(response(status, ReplyBody::Left(Full::from(body)))),
+        Health::Hangs => std::future::pending().await,
+    }
+}
+
+/// A request that the server has; not any more when it is dropped.
+struct Open<'a> {
+    shared: &'a Shared,
+    watched: Option<(Arc<dyn Watcher>, HeaderMap)>,
+}
+
+impl<'a> Open<'a> {
+    fn new(shared: &'a Shared, headers: &HeaderMap) -> Self {
+        let open = shared.open.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.most_open.fetch_max(open, Ordering::SeqCst);
+        let watcher = shared.watcher.lock().unwrap().clone();
+        let watched = watcher.map(|watcher| (watcher, headers.clone()));
+        if let Some((watcher, headers)) = &watched {
+            watcher.came(&shared.name, headers);
+        }
+        Open { shared, watched }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::SeqCst);
+        if let Some((watcher, headers)) = &self.watched {
+            watcher.left(&self.shared.name, headers);
+        }
+    }
+}
+
 async fn handle(
     request: Request<Incoming>,
     shared: Arc<Shared>,
 ) -> Result<Response<ReplyBody>, Cut> {
+    if request.uri().path().starts_with("/health") {
+        return health(&shared, request.headers()).await;
+    }
+    let _open = Open::new(&shared, request.headers());
     shared.seen.lock().unwrap().push(request.headers().clone());
     let behaviour = shared.behaviour.lock().unwrap().clone();
     let mut answer = match behaviour {
@@ -251,6 +383,16 @@ async fn handle(
             tokio::time::sleep(each).await;
             response(200, ReplyBody::Left(Full::from("answered\n")))
         }
+        Behaviour::Limited { slots, each } => {
+            let is_full = shared.open.load(Ordering::SeqCst) > slots;
+            request.into_body().collect().await.map_err(|_| Cut)?;
+            if !is_full {
+                tokio::time::sleep(each).await;
+            }
+            let status = if is_full { 503 } else { 200 };
+            response(status, ReplyBody::Left(Full::from("answered\n")))
+        }
+        Behaviour::Reset => return Err(Cut),
         Behaviour::Hold => {
             let (reply, answer) = oneshot::channel();
             shared

@@ -5,9 +5,7 @@ mod waits;
 mod whole;
 
 use crate::fleet::{GET, Response, picked, respond};
-use crate::host::{
-    Action, HeaderMap, Plugin, Process, Property, Root, Stream, VM_ID, Vm, VmResult,
-};
+use crate::host::{Action, HeaderMap, Process, Property, Root, Stream, Vm, VmResult};
 
 /// Sizes and models are in the body.
 const BY_BODY: &str = r#"{ "pools": [ {
@@ -76,18 +74,6 @@ fn send_body(stream: &Stream, coming: Coming) -> VmResult<Action> {
             stream.request_trailers(HeaderMap::default())
         }
     }
-}
-
-/// A filter in an Envoy 1 of this minor version.
-fn start_in(process: &Process, minor_version: u64) -> Root {
-    let plugin = Plugin {
-        minor_version: Some(minor_version),
-        ..Plugin::new(BY_BODY)
-    };
-    let vm = Vm::boot(process, VM_ID).unwrap();
-    let root = vm.create_root(plugin).unwrap();
-    assert!(root.configure().unwrap());
-    root
 }
 
 /// A request from its headers to its end; whether it was routed.

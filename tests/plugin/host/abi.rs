@@ -32,8 +32,11 @@ pub(crate) enum MapType {
     RequestTrailers,
     ResponseHeaders,
     ResponseTrailers,
-    /// Maps of call-outs, which this host never makes.
-    CallOut,
+    /// Maps of gRPC call-outs, which this host never makes.
+    Grpc,
+    /// Of the answer to a call-out.
+    CallResponseHeaders,
+    CallResponseTrailers,
 }
 
 impl TryFrom<u32> for MapType {
@@ -45,7 +48,9 @@ impl TryFrom<u32> for MapType {
             1 => Ok(Self::RequestTrailers),
             2 => Ok(Self::ResponseHeaders),
             3 => Ok(Self::ResponseTrailers),
-            4..=7 => Ok(Self::CallOut),
+            4 | 5 => Ok(Self::Grpc),
+            6 => Ok(Self::CallResponseHeaders),
+            7 => Ok(Self::CallResponseTrailers),
             _ => Err(Status::BadArgument),
         }
     }
@@ -58,7 +63,9 @@ pub(crate) enum BufferType {
     ResponseBody,
     VmConfiguration,
     PluginConfiguration,
-    /// Buffers of network filters and call-outs, which this host never fills.
+    /// Of the answer to a call-out.
+    CallResponseBody,
+    /// Buffers of network filters, which this host never fills.
     Other,
 }
 
@@ -71,7 +78,8 @@ impl TryFrom<u32> for BufferType {
             1 => Ok(Self::ResponseBody),
             6 => Ok(Self::VmConfiguration),
             7 => Ok(Self::PluginConfiguration),
-            2..=5 | 8 => Ok(Self::Other),
+            4 => Ok(Self::CallResponseBody),
+            2..=3 | 5 | 8 => Ok(Self::Other),
             _ => Err(Status::BadArgument),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 
 /// One call of a host function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(crate) struct Ledger {
     calls: Vec<Call>,
     faults: Vec<(Which, u32)>,
     interruptions: Vec<(Which, Box<dyn FnOnce()>)>,
+    watcher: Option<Rc<dyn Fn(&'static str)>>,
+    trap: Option<Which>,
     seen: usize,
     seen_by_name: BTreeMap<&'static str, usize>,
 }
@@ -46,6 +49,10 @@ pub(crate) struct Ledger {
 pub(crate) struct Plan {
     /// To be run before the call.
     pub(crate) interruption: Option<Box<dyn FnOnce()>>,
+    /// To be run before every call, with its function's name.
+    pub(crate) watcher: Option<Rc<dyn Fn(&'static str)>>,
+    /// Whether the VM traps when it gets the answer.
+    pub(crate) traps: bool,
     /// The code to return in place of making the call.
     pub(crate) fault: Option<u32>,
 }
@@ -64,10 +71,23 @@ impl Ledger {
         self.interruptions.push((which, Box::new(action)));
     }
 
+    /// Runs `watcher` with the function's name just before every call from now on,
+    /// plans or no plans; it may use other VMs of the process, but not this one.
+    pub(crate) fn watch(&mut self, watcher: Rc<dyn Fn(&'static str)>) {
+        self.watcher = Some(watcher);
+    }
+
+    /// Makes the VM trap at the call that `which` picks, after its effect.
+    pub(crate) fn trap(&mut self, which: Which) {
+        self.restart();
+        self.trap = Some(which);
+    }
+
     /// Forgets what was planned.
     pub(crate) fn clear_plans(&mut self) {
         self.faults.clear();
         self.interruptions.clear();
+        self.trap = None;
     }
 
     /// Hands out the calls made since the last time.
@@ -93,6 +113,8 @@ impl Ledger {
             .position(|(which, _)| picks(which));
         Plan {
             interruption: due.map(|due| self.interruptions.remove(due).1),
+            watcher: self.watcher.clone(),
+            traps: self.trap.as_ref().is_some_and(picks),
             fault: self
                 .faults
                 .iter()

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One plugin's configuration in a VM.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Plugin {
     /// The property `plugin_name`.
     pub(crate) name: String,
@@ -15,8 +15,6 @@ pub(crate) struct Plugin {
     pub(crate) root_id: String,
     /// The plugin's configuration, byte for byte.
     pub(crate) configuration: Vec<u8>,
-    /// The host's minor version, where it tells one.
-    pub(crate) minor_version: Option<u64>,
 }
 
 impl Plugin {
@@ -26,7 +24,6 @@ impl Plugin {
             name: "paceline".into(),
             root_id: "paceline".into(),
             configuration: configuration.as_ref().to_vec(),
-            minor_version: None,
         }
     }
 
@@ -54,6 +51,51 @@ pub(super) struct RootState {
     /// The configuration can be read while it is being handed over, only then.
     pub(super) configuring: bool,
     pub(super) tick_period: Option<Duration>,
+    /// The call-outs that have not ended yet.
+    pub(super) calls: Vec<CallOut>,
+    /// The answer to one of them, while the plugin hears of it.
+    pub(super) answer: Option<Answer>,
+}
+
+/// A request that the VM has sent itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CallOut {
+    /// What the VM calls it.
+    pub(crate) token: u32,
+    pub(crate) cluster: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) timeout: Duration,
+}
+
+/// What comes back from a call-out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// An upstream's own.
+    pub(crate) fn of_upstream(status: u16, body: impl AsRef<[u8]>) -> Self {
+        let status = status.to_string();
+        let headers = [
+            (":status", status.as_str()),
+            ("x-envoy-upstream-service-time", "3"),
+        ];
+        Self {
+            headers: HeaderMap::new(headers),
+            body: body.as_ref().to_vec(),
+        }
+    }
+
+    /// One that Envoy gives itself.
+    pub(crate) fn of_envoy(status: u16) -> Self {
+        let status = status.to_string();
+        Self {
+            headers: HeaderMap::new([(":status", status.as_str())]),
+            body: b"upstream request timeout".to_vec(),
+        }
+    }
 }
 
 /// An attribute of the stream, by its path.
@@ -81,6 +123,8 @@ pub(crate) struct LocalResponse {
     pub(crate) status: u32,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    /// `None` where the host is to derive it from the status.
+    pub(crate) grpc_status: Option<u32>,
 }
 
 /// A header map or body, and whether a callback may touch it now.
@@ -117,12 +161,17 @@ pub(super) struct StreamState {
     pub(super) request_headers: Phased<HeaderMap>,
     pub(super) request_trailers: Phased<HeaderMap>,
     pub(super) request_body: Phased<Vec<u8>>,
+    /// The filter's last answer was to keep what has come and to show it together
+    /// with what follows. From a tick, Envoy cannot let such a request go.
+    pub(super) joins_body: bool,
     pub(super) response_headers: Phased<HeaderMap>,
     pub(super) response_trailers: Phased<HeaderMap>,
     pub(super) response_body: Phased<Vec<u8>>,
     /// The access log is being written: header maps can be read again, not changed.
     pub(super) logging: bool,
     pub(super) properties: BTreeMap<Vec<u8>, Property>,
+    /// What the VM has set, for the access log.
+    pub(super) filter_state: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) local_response: Option<LocalResponse>,
     /// The VM resumed the stream.
     pub(super) resumed: bool,
@@ -149,7 +198,7 @@ impl StreamState {
                 let open = self.response_trailers.get();
                 open.or(logged(&self.response_trailers.content))
             }
-            MapType::CallOut => None,
+            MapType::Grpc | MapType::CallResponseHeaders | MapType::CallResponseTrailers => None,
         }
     }
 
@@ -160,7 +209,7 @@ impl StreamState {
             MapType::RequestTrailers => self.request_trailers.get_mut(),
             MapType::ResponseHeaders => self.response_headers.get_mut(),
             MapType::ResponseTrailers => self.response_trailers.get_mut(),
-            MapType::CallOut => None,
+            MapType::Grpc | MapType::CallResponseHeaders | MapType::CallResponseTrailers => None,
         };
         map.ok_or(Status::BadArgument)
     }
@@ -177,10 +226,10 @@ impl StreamState {
         map.get(name).ok_or(Status::NotFound)
     }
 
-    /// A piece of the request's body has come, after those that are kept while
-    /// the stream is paused. Says how much there is now.
-    pub(super) fn buffer_request_body(&mut self, piece: &[u8]) -> usize {
-        if !self.request_body.open {
+    /// A piece of the request's body has come. Envoy shows it with those before it
+    /// only where the filter's answer is to join them. Says how much is shown.
+    pub(super) fn show_request_body(&mut self, piece: &[u8]) -> usize {
+        if !self.joins_body {
             self.request_body.content.clear();
         }
         self.request_body.content.extend_from_slice(piece);

@@ -24,6 +24,9 @@ pub(super) fn answer<E: Into<u32>>(
     if let Some(interruption) = plan.interruption {
         interruption();
     }
+    if let Some(watcher) = plan.watcher {
+        watcher(function);
+    }
     let mut guest = Guest {
         caller: &mut caller,
         bytes_in: 0,
@@ -46,6 +49,11 @@ pub(super) fn answer<E: Into<u32>>(
         bytes_out,
         code,
     });
+    if plan.traps {
+        // Without fuel, the next instruction traps.
+        let emptied = caller.set_fuel(0);
+        emptied.expect("the engine meters fuel");
+    }
     code
 }
 

@@ -7,7 +7,7 @@
 //! thread, one callback at a time, so that a test decides how workers interleave.
 //!
 //! The behaviour follows proxy-wasm-cpp-host and Envoy's own part of the host.
-//! Not there, because the filter uses none of it: call-outs, network filters
+//! Not there, because the filter uses none of it: gRPC call-outs, network filters
 //! and writing to bodies.
 
 pub(crate) mod artifact;
@@ -27,7 +27,7 @@ mod wasi;
 
 pub(crate) use abi::{Action, LogLevel, Status};
 pub(crate) use calls::{Call, CallTable, Which};
-pub(crate) use context::{Plugin, Property};
+pub(crate) use context::{Answer, CallOut, LocalResponse, Plugin, Property};
 pub(crate) use headers::HeaderMap;
 pub(crate) use process::Process;
 pub(crate) use stream::Stream;

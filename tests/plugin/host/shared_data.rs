@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub(crate) struct SharedData {
     spaces: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Entry>>,
     last_cas: u32,
+    /// Conditional writes that came too late, by the end of the key.
+    conflicts: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,9 @@ impl SharedData {
             && cas != 0
             && cas != entry.cas
         {
+            let key = String::from_utf8_lossy(key);
+            let end = key.rsplit('/').next().unwrap_or_default();
+            *self.conflicts.entry(end.to_owned()).or_default() += 1;
             return Err(Status::CasMismatch);
         }
         self.last_cas = match self.last_cas.wrapping_add(1) {
@@ -45,6 +50,12 @@ impl SharedData {
         };
         space.insert(key.to_vec(), entry);
         Ok(())
+    }
+
+    /// How often a write was refused because another VM had written first, by
+    /// the last part of the key.
+    pub(crate) fn conflicts(&self) -> &BTreeMap<String, u64> {
+        &self.conflicts
     }
 
     /// The keys of one name space. No VM can ask for them; a test can.

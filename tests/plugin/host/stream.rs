@@ -5,6 +5,10 @@ use super::context::{Context, LocalResponse, Property, StreamState};
 use super::headers::HeaderMap;
 use super::vm::{Vm, VmResult};
 
+/// What a filter answers to a part of a body that is to be shown again, with the
+/// next part.
+const STOP_AND_BUFFER: u32 = 1;
+
 /// A handle on a stream. Dropping it makes no callback: a test that wants the
 /// stream to end says how.
 pub(crate) struct Stream {
@@ -31,11 +35,14 @@ impl Stream {
     }
 
     pub(crate) fn request_body(&self, body: &[u8], end: bool) -> VmResult<Action> {
-        let buffered = self.with(|stream| stream.buffer_request_body(body));
-        let params = (self.id, buffered as u32, u32::from(end));
-        let action = self.callback("proxy_on_request_body", params)?;
+        let shown = self.with(|stream| stream.show_request_body(body));
+        let params = (self.id, shown as u32, u32::from(end));
+        let answer: u32 = self.vm.call(self.id, "proxy_on_request_body", params)?;
+        let action = self.vm.action(answer);
         self.with(|stream| {
-            stream.request_body.settle(action);
+            stream.joins_body = answer == STOP_AND_BUFFER;
+            // A part that is kept is not shown once more.
+            stream.request_body.open = stream.joins_body;
             stream.request_headers.settle(action);
         });
         Ok(action)
@@ -87,7 +94,7 @@ impl Stream {
 
     pub(crate) fn done(&self) -> VmResult {
         self.vm
-            .call::<_, u32>(self.id, "proxy_on_done", self.id)
+            .call_if_there::<_, u32>(self.id, "proxy_on_done", self.id)
             .map(drop)
     }
 
@@ -124,6 +131,12 @@ impl Stream {
         self.with(|stream| stream.resumed)
     }
 
+    /// Whether the parts of the request's body are joined, so that the request can
+    /// go on with its next part alone.
+    pub(crate) fn joins_body(&self) -> bool {
+        self.with(|stream| stream.joins_body)
+    }
+
     /// Whether the filter reset the stream.
     pub(crate) fn closed(&self) -> bool {
         self.with(|stream| stream.closed)
@@ -133,6 +146,12 @@ impl Stream {
     pub(crate) fn set_property(&self, path: &[&str], property: Property) {
         let path = path.join("\0").into_bytes();
         self.with(|stream| stream.properties.insert(path, property));
+    }
+
+    /// What the access log would show of a filter state that the filter has set.
+    pub(crate) fn filter_state(&self, path: &str) -> Option<String> {
+        let value = self.with(|stream| stream.filter_state.get(path.as_bytes()).cloned())?;
+        Some(String::from_utf8(value).unwrap())
     }
 
     fn callback<P: wasmi::WasmParams>(&self, name: &'static str, params: P) -> VmResult<Action> {

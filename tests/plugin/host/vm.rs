@@ -2,7 +2,7 @@
 
 use super::abi::Action;
 use super::calls::{Call, Ledger, Which};
-use super::context::{Context, LogLine, Plugin, RootState, StreamState};
+use super::context::{Answer, CallOut, Context, LogLine, Plugin, RootState, StreamState};
 use super::headers::HeaderMap;
 use super::metrics::MetricIds;
 use super::process::Process;
@@ -39,6 +39,7 @@ pub(super) struct VmState {
     pub(super) vm_id: Vec<u8>,
     pub(super) contexts: BTreeMap<u32, Context>,
     last_context: u32,
+    last_token: u32,
     /// The context whose callback is running.
     pub(super) current: u32,
     /// The context that host calls are about, if not the current one; else 0.
@@ -76,6 +77,12 @@ impl VmState {
             Some(Context::Root(root)) => Some(root),
             _ => None,
         }
+    }
+
+    /// What a call-out is called that is about to be sent.
+    pub(super) fn next_token(&mut self) -> u32 {
+        self.last_token += 1;
+        self.last_token
     }
 
     fn add_context(&mut self, context: Context) -> u32 {
@@ -152,6 +159,7 @@ impl Vm {
                 vm_id: vm_id.as_bytes().to_vec(),
                 contexts: BTreeMap::new(),
                 last_context: 0,
+                last_token: 0,
                 current: 0,
                 effective: 0,
                 callback: "_initialize",
@@ -180,14 +188,22 @@ impl Vm {
 
     /// Adds a plugin to the VM: two with different configurations share one VM.
     pub(crate) fn create_root(&self, plugin: Plugin) -> VmResult<Root> {
+        self.with(|vm| vm.process.runs(&vm.vm_id, &plugin));
+        self.create_observer(plugin)
+    }
+
+    /// Adds a plugin to a VM that is to serve nothing.
+    pub(super) fn create_observer(&self, plugin: Plugin) -> VmResult<Root> {
         let root = RootState {
             plugin,
             configuring: false,
             tick_period: None,
+            calls: Vec::new(),
+            answer: None,
         };
         let id = self.with(|vm| vm.add_context(Context::Root(root)));
         self.call::<_, ()>(id, "proxy_on_context_create", (id, 0))?;
-        self.call::<_, u32>(id, "proxy_on_vm_start", (id, 0))?;
+        self.call_if_there::<_, u32>(id, "proxy_on_vm_start", (id, 0))?;
         let vm = self.clone();
         Ok(Root { vm, id })
     }
@@ -219,6 +235,18 @@ impl Vm {
     /// now; it may use other VMs of the process.
     pub(crate) fn interrupt(&self, which: Which, action: impl FnOnce() + 'static) {
         self.with(|vm| vm.ledger.interrupt(which, action));
+    }
+
+    /// Runs `watcher` with the function's name just before every host call from
+    /// now on; it may use other VMs of the process.
+    pub(crate) fn watch(&self, watcher: Rc<dyn Fn(&'static str)>) {
+        self.with(|vm| vm.ledger.watch(watcher));
+    }
+
+    /// Makes the VM trap when the host call that `which` picks, counted from now,
+    /// has been made.
+    pub(crate) fn trap(&self, which: Which) {
+        self.with(|vm| vm.ledger.trap(which));
     }
 
     /// Lets all host calls go well again.
@@ -291,6 +319,26 @@ impl Vm {
         })
     }
 
+    /// Makes a callback, unless the filter does not export it: Envoy goes on then as if
+    /// it had. `None` where it was not made.
+    pub(super) fn call_if_there<P, R>(
+        &self,
+        context: u32,
+        callback: &'static str,
+        params: P,
+    ) -> VmResult<Option<R>>
+    where
+        P: WasmParams,
+        R: WasmResults,
+    {
+        let inner = self.0.borrow();
+        let is_there = inner.instance.get_func(&inner.store, callback).is_some();
+        drop(inner);
+        is_there
+            .then(|| self.call(context, callback, params))
+            .transpose()
+    }
+
     /// Makes a callback that says whether the stream goes on.
     pub(super) fn call_for_action<P: WasmParams>(
         &self,
@@ -298,14 +346,17 @@ impl Vm {
         callback: &'static str,
         params: P,
     ) -> VmResult<Action> {
-        let action: u32 = self.call(context, callback, params)?;
+        let answer: u32 = self.call(context, callback, params)?;
+        Ok(self.action(answer))
+    }
+
+    /// What a callback's answer comes to.
+    pub(super) fn action(&self, answer: u32) -> Action {
         let stopped = self.with(|vm| vm.stop_iteration);
-        let goes_on = action == 0 && !stopped;
-        Ok(if goes_on {
-            Action::Continue
-        } else {
-            Action::Pause
-        })
+        match answer == 0 && !stopped {
+            true => Action::Continue,
+            false => Action::Pause,
+        }
     }
 }
 
@@ -339,9 +390,35 @@ impl Root {
         self.with(|root| root.tick_period)
     }
 
+    /// The call-outs of the plugin that have not ended.
+    pub(crate) fn calls(&self) -> Vec<CallOut> {
+        self.with(|root| root.calls.clone())
+    }
+
+    /// Ends a call-out of the plugin with an answer, or without one: a connection that
+    /// broke. Envoy ends one at times that it has refused, so it need not be known.
+    pub(crate) fn end_call(&self, token: u32, answer: Option<Answer>) -> VmResult {
+        let (headers, body) = answer
+            .as_ref()
+            .map_or((0, 0), |it| (it.headers.len(), it.body.len()));
+        self.with(|root| {
+            root.calls.retain(|call| call.token != token);
+            root.answer = answer;
+        });
+        let params = (self.id, token, headers as u32, body as u32, 0);
+        let ended = self
+            .vm
+            .call::<_, ()>(self.id, "proxy_on_http_call_response", params);
+        self.with(|root| root.answer = None);
+        ended
+    }
+
     /// Tells the root that its plugin is gone, and deletes it.
     pub(crate) fn shut_down(self) -> VmResult {
-        self.vm.call::<_, u32>(self.id, "proxy_on_done", self.id)?;
+        let done = self
+            .vm
+            .call_if_there::<_, u32>(self.id, "proxy_on_done", self.id);
+        done?;
         self.vm.call::<_, ()>(self.id, "proxy_on_delete", self.id)
     }
 
@@ -368,6 +445,9 @@ impl Root {
         N: AsRef<[u8]>,
         V: AsRef<[u8]>,
     {
+        // What the workers wrote is read again when it is older than this.
+        let process = self.vm.with(|vm| vm.process.clone());
+        process.advance(Duration::from_millis(1));
         let stream = self.stream()?;
         stream.request_headers(HeaderMap::new(headers), true)?;
         Ok(stream)

@@ -1,8 +1,9 @@
 //! The host functions `env.proxy_*` that a VM may import.
 //!
-//! The SDK imports all of the ABI, whatever the filter uses. Functions that it
-//! does not use have no behaviour here: a call of one is a trap that names it.
+//! Functions that the filter does not use have no behaviour here: a call of one is a
+//! trap that names it.
 
+mod call;
 mod state;
 mod stream;
 
@@ -37,6 +38,7 @@ pub(super) fn define(linker: &mut Linker<VmState>, module: &Module) -> Result<()
     stream::define_headers(linker)?;
     stream::define_bodies(linker)?;
     stream::define_control(linker)?;
+    call::define_call_outs(linker)?;
     state::define_shared_data(linker)?;
     state::define_queues(linker)?;
     state::define_metrics(linker)
@@ -121,6 +123,17 @@ fn define_general(linker: &mut Linker<VmState>) -> Result<(), LinkerError> {
     );
     host_function!(
         linker,
+        "proxy_set_property",
+        |guest, path: u32, path_size: u32, value: u32, value_size: u32| {
+            let path = guest.read(path, path_size)?;
+            let value = guest.read(value, value_size)?;
+            let stream = guest.stream().ok_or(Status::NotFound)?;
+            stream.filter_state.insert(path, value);
+            Ok(())
+        }
+    );
+    host_function!(
+        linker,
         "proxy_get_property",
         |guest, path: u32, size: u32, value_to: u32, size_to: u32| {
             let path = guest.read(path, size)?;
@@ -146,10 +159,6 @@ fn property(guest: &mut Guest<'_, '_>, path: &[u8]) -> HostResult<Vec<u8>> {
         b"plugin_name" => Ok(plugin.name.clone().into_bytes()),
         b"plugin_root_id" => Ok(plugin.root_id.clone().into_bytes()),
         b"plugin_vm_id" => Ok(vm_id),
-        b"xds\0node\0user_agent_build_version\0version\0minor_number" => {
-            let version = plugin.minor_version.ok_or(Status::NotFound)?;
-            Ok(version.to_le_bytes().to_vec())
-        }
         _ => Err(Status::NotFound),
     }
 }

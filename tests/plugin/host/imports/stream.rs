@@ -43,8 +43,14 @@ pub(super) fn define_headers(linker: &mut Linker<VmState>) -> Result<(), LinkerE
         |guest, map: u32, name: u32, name_size: u32, value_to: u32, size_to: u32| {
             let map = MapType::try_from(map)?;
             let name = guest.read(name, name_size)?;
-            let stream = guest.stream().ok_or(Status::BadArgument)?;
-            let value = stream.header(map, &name)?.to_vec();
+            let value = if map == MapType::CallResponseHeaders {
+                let answer = guest.root().and_then(|root| root.answer.as_ref());
+                let headers = &answer.ok_or(Status::BadArgument)?.headers;
+                headers.get(&name).ok_or(Status::NotFound)?.to_vec()
+            } else {
+                let stream = guest.stream().ok_or(Status::BadArgument)?;
+                stream.header(map, &name)?.to_vec()
+            };
             guest.give(&value, value_to, size_to)
         }
     );
@@ -65,6 +71,8 @@ pub(super) fn define_headers(linker: &mut Linker<VmState>) -> Result<(), LinkerE
             let (map, name) = (MapType::try_from(map)?, guest.read(name, name_size)?);
             let value = guest.read(value, value_size)?;
             map_mut(guest, map)?.replace(&name, &value);
+            let process = guest.vm().process.clone();
+            process.note_header(&name, &value);
             Ok(())
         }
     );
@@ -118,6 +126,12 @@ fn buffer_content(guest: &mut Guest<'_, '_>, buffer: BufferType) -> HostResult<V
             Some(root) if root.configuring => Ok(root.plugin.configuration.clone()),
             _ => Err(Status::NotFound),
         },
+        BufferType::CallResponseBody => {
+            let answer = guest.root().and_then(|root| root.answer.as_ref());
+            answer
+                .map(|answer| answer.body.clone())
+                .ok_or(Status::NotFound)
+        }
         BufferType::Other => Err(Status::NotFound),
     }
 }
@@ -152,7 +166,7 @@ pub(super) fn define_control(linker: &mut Linker<VmState>) -> Result<(), LinkerE
          body_size: u32,
          headers: u32,
          headers_size: u32,
-         _grpc_status: u32| {
+         grpc_status: u32| {
             guest.read(details, details_size)?;
             let body = guest.read(body, body_size)?;
             let headers = HeaderMap::new(decode_pairs(&guest.read(headers, headers_size)?));
@@ -165,6 +179,7 @@ pub(super) fn define_control(linker: &mut Linker<VmState>) -> Result<(), LinkerE
                 status,
                 headers,
                 body,
+                grpc_status: (grpc_status != u32::MAX).then_some(grpc_status),
             });
             Ok(())
         }
