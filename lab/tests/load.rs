@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lab::load::{LoadError, Measurement, Progress, Settings, drive};
+use hyper::HeaderMap;
+use lab::load::{Ending, LoadError, Measurement, Progress, Settings, drive};
 use lab::workload::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -124,9 +125,22 @@ async fn every_outcome_is_counted_exactly() {
     let url = serve(Everything).await;
     let settings = Settings {
         timeout: Duration::from_secs(2),
+        keeps_records: true,
         ..settings(&url)
     };
     let measurement = run(every(2 * MILLISECOND, 100), settings).await;
+
+    let records = &measurement.records;
+    let count = |ending| records.iter().filter(|it| it.ending == ending).count();
+    let endings = [Ending::Answered(503), Ending::TimedOut, Ending::Broken];
+    assert_eq!(endings.map(count), [10, 10, 20]);
+    assert_eq!(records.iter().filter(|it| it.is_success()).count(), 30);
+    let mut given_up = records.iter().filter(|it| it.ending == Ending::TimedOut);
+    assert!(given_up.all(|it| it.took >= Duration::from_secs(2)));
+    let mut due: Vec<_> = records.iter().map(|it| it.due).collect();
+    due.sort_unstable();
+    let expected: Vec<_> = (0..100).map(|number| number * 2 * MILLISECOND).collect();
+    assert_eq!(due, expected);
 
     let tally = &measurement.tally;
     let statuses: Vec<_> = tally
@@ -224,6 +238,27 @@ async fn a_stall_shows_in_all_requests_that_fall_into_it() {
     assert!(slow >= 26, "{slow}");
     let before = measurement.latency.count_between(0, 249_000);
     assert!(before >= 29, "{before}");
+}
+
+#[tokio::test]
+async fn each_ending_is_recorded_and_requests_may_have_headers_of_their_own() {
+    let url = serve(Everything).await;
+    // The second says that it is the third.
+    let mut third = HeaderMap::new();
+    third.insert("x-prompt-tokens", 3.into());
+    let settings = Settings {
+        headers: [HeaderMap::new(), third].into(),
+        keeps_records: true,
+        ..settings(&url)
+    };
+    let measurement = run(every(MILLISECOND, 5), settings).await;
+    let mut records = measurement.records;
+    records.sort_unstable_by_key(|record| record.index);
+    let endings = records.iter().map(|record| (record.index, record.ending));
+    let expected = [503, 500, 500, 404].map(Ending::Answered);
+    let expected = expected.into_iter().chain([Ending::Broken]).enumerate();
+    assert!(endings.eq(expected));
+    assert!(records.iter().all(|record| record.took > Duration::ZERO));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lab::model::Time;
-use lab::simulate::{Case, Policy, RunResult, Scenario, ScenarioError, run_case, run_one};
+use lab::simulate::{Case, Offered, Policy, RunResult, Scenario, ScenarioError, run_case, run_one};
 use paceline::outcome::Outcome;
 
 const DEFAULT: &str = "paceline:shortest_expected_delay";
@@ -265,6 +265,45 @@ fn a_server_that_fails_fast_draws_no_calls_from_the_default() {
 }
 
 #[test]
+fn a_server_that_alone_refuses_at_once_draws_no_calls_from_the_default() {
+    let scenario = Scenario::load("refuse-fast").unwrap();
+    let case = &scenario.cases().unwrap()[0];
+    let failed = |name| mean(&figures(case, name, 2), |it| it.whole.failed);
+    let (full_scan, default) = (failed(FULL_SCAN), failed(DEFAULT));
+    assert!(full_scan > 0.1, "least request has no defence: {full_scan}");
+    assert!(default < 0.01, "{default}");
+    let run = run_one(case, &policy(DEFAULT), 1).unwrap().0;
+    let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+    let share = |from, to| {
+        let calls = run
+            .endings
+            .iter()
+            .filter(|it| at(from) <= it.sent && it.sent < at(to));
+        let (all, there) = calls.fold((0, 0), |(all, there), it| {
+            (all + 1, there + usize::from(it.server == Some(2)))
+        });
+        f64::from(there as u32) / f64::from(all as u32)
+    };
+    let (before, after) = (share(20, 100), share(460, 600));
+    assert!(
+        (0.7..1.4).contains(&(after / before)),
+        "mended, it gets its share again: {before} before, {after} after"
+    );
+}
+
+#[test]
+fn requests_that_are_wrong_everywhere_change_nothing() {
+    let scenario = Scenario::load("wrong-requests").unwrap();
+    let case = &scenario.cases().unwrap()[0];
+    let (least, ours) = (figures(case, FULL_SCAN, 2), figures(case, DEFAULT, 2));
+    let failed = mean(&ours, |it| it.whole.failed);
+    assert!((0.09..0.11).contains(&failed), "{failed}");
+    let p99 = |results: &[RunResult]| mean(results, |it| it.steady.p99);
+    let ratio = p99(&ours) / p99(&least);
+    assert!(ratio < 0.75, "{ratio}");
+}
+
+#[test]
 fn a_server_that_joins_is_used_and_one_that_left_is_not() {
     let scenario = scenario(EVENTFUL);
     let case = &scenario.cases().unwrap()[0];
@@ -331,7 +370,11 @@ fn shipped_scenarios_are_valid_and_say_what_they_are() {
     for name in Scenario::shipped() {
         let scenario = Scenario::load(name).unwrap();
         assert!(!scenario.description.is_empty(), "{name}");
-        assert_eq!(scenario.policies.last().unwrap().to_string(), DEFAULT);
+        // The tables are about the last policy: the default one, as it is or with limits.
+        let last = scenario.policies.last().unwrap().to_string();
+        let has_limits = last.contains("max_in_flight") || last.contains("\"devices\":true");
+        let is_capped = has_limits && last.contains("shortest_expected_delay");
+        assert!(last == DEFAULT || is_capped, "{name}: {last}");
     }
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     for file in std::fs::read_dir(directory).unwrap() {
@@ -387,6 +430,21 @@ fn errors_name_the_place_the_value_and_what_is_allowed() {
             load,
             r#""seeds": 3"#,
             "load: nothing is not allowed: one of load, rate and clients",
+        ),
+        (
+            load,
+            r#""load": 0.5, "before": [{ "seconds": -1, "workload": "conversation" }]"#,
+            "before[0].seconds: -1 is not allowed: 0 to 1000000 seconds",
+        ),
+        (
+            load,
+            r#""load": 0.5, "before": [{ "seconds": 1, "workload": { "tokens": { "prompt": 0, "output": 1 } } }]"#,
+            "before[0].workload.tokens.prompt: 0 is not allowed: 1 to ",
+        ),
+        (
+            load,
+            r#""clients": 3, "before": [{ "seconds": 1, "workload": "conversation" }]"#,
+            "before: an array is not allowed: only where requests come by load",
         ),
         (
             load,
@@ -621,4 +679,133 @@ fn errors_name_the_place_the_value_and_what_is_allowed() {
     let error = Scenario::load("no-such-scenario").unwrap_err();
     assert!(matches!(error, ScenarioError::Read { .. }), "{error}");
     assert!(error.to_string().contains("linkerd-2016"), "{error}");
+}
+
+/// The part of the calls sent after `from` seconds that went to the server of that number.
+fn share_after(scenario: &Scenario, name: &str, seed: u64, server: usize, from: u64) -> f64 {
+    let cases = scenario.cases().unwrap();
+    let (run, _) = run_one(cases.first().unwrap(), &policy(name), seed).unwrap();
+    let from = Time::ZERO + Duration::from_secs(from);
+    let late: Vec<_> = run.endings.iter().filter(|it| it.sent >= from).collect();
+    let there = late.iter().filter(|it| it.server == Some(server));
+    there.count() as f64 / late.len() as f64
+}
+
+#[test]
+fn a_server_that_hangs_while_clients_give_up_loses_its_calls() {
+    // The third server hangs from second 60 on.
+    let scenario = Scenario::load("hang").unwrap();
+    for seed in 1..=3 {
+        let share = share_after(&scenario, DEFAULT, seed, 2, 120);
+        assert!(share < 0.01, "{share}");
+    }
+}
+
+/// Ratios to full-scan least request, of the median and the worst of 40 seeds: mean, then p99.
+fn first_minutes(name: &str) -> [(f64, f64); 2] {
+    let scenario = Scenario::load(name).unwrap();
+    let cases = scenario.cases().unwrap();
+    let case = cases.first().unwrap();
+    let threads = NonZeroUsize::new(2).unwrap();
+    let result = run_case(case, &scenario.policies, scenario.seeds, threads).unwrap();
+    let own = result.policies.last().unwrap();
+    let ratios = own.seeds_to_least_request.unwrap();
+    [ratios.mean, ratios.p99].map(|it| (it.median, it.worst))
+}
+
+#[test]
+fn odd_requests_do_not_mislead_the_default_in_the_first_minutes() {
+    let [plain_mean, plain_p99] = first_minutes("first-plain-unequal8");
+    for (odd, worst_mean) in [
+        ("one", 1.0),
+        ("three", 1.0),
+        ("tenth", 1.05),
+        ("third", 1.05),
+        ("huge", 1.0),
+        ("failing", 1.0),
+    ] {
+        let [mean, p99] = first_minutes(&format!("first-{odd}-unequal8"));
+        assert!(mean.1 < worst_mean, "{odd}: {mean:?}");
+        assert!(p99.1 < 1.10, "{odd}: {p99:?}");
+        assert!(mean.0 < plain_mean.0 + 0.02, "{odd}: {mean:?}");
+        assert!(p99.0 < plain_p99.0 + 0.05, "{odd}: {p99:?}");
+    }
+}
+
+#[test]
+fn cheap_requests_do_not_throw_the_default_about() {
+    // Without them: 0.84 and 0.58 on batching servers, 0.85 and 0.66 on slots.
+    for (name, mean, p99) in [
+        ("cheap-requests", 0.86, 0.64),
+        ("cheap-requests-slots", 0.88, 0.72),
+    ] {
+        let mut scenario = Scenario::load(name).unwrap();
+        scenario.offered = Offered::Load(vec![0.7]);
+        scenario.policies = vec![policy(FULL_SCAN), policy(DEFAULT)];
+        let case = &scenario.cases().unwrap()[0];
+        let result = run_case(case, &scenario.policies, 2, NonZeroUsize::MIN).unwrap();
+        let [other, own] = &result.policies[..] else {
+            panic!("two policies");
+        };
+        let found = own.steady.mean_ratio(&other.steady).value;
+        assert!(found < mean, "{name}: mean {found}");
+        let found = own.steady.p99_ratio(&other.steady).value;
+        assert!(found < p99, "{name}: p99 {found}");
+    }
+}
+
+#[test]
+fn requests_before_the_workload_are_sent_first_and_in_no_figure() {
+    let scenario = scenario(
+        r#"{
+        "fleet": "equal8",
+        "workload": { "tokens": { "prompt": 100, "output": 10 } },
+        "rate": 10,
+        "requests": 50,
+        "warm_up": 0,
+        "before": [
+            { "seconds": 1, "workload": "conversation" },
+            { "seconds": 3, "workload": { "tokens": { "prompt": 20, "output": 1 } } }
+        ]
+    }"#,
+    );
+    let case = &scenario.cases().unwrap()[0];
+    let setup = case.setup(1).unwrap();
+    assert_eq!((setup.calls.len(), setup.before), (52, 2));
+    let at = |place: usize| setup.calls[place].arrival.as_secs_f64();
+    assert_eq!((at(0), at(1)), (0.0, 2.0));
+    assert_eq!(setup.calls[0].prompt_tokens.get(), 20);
+    assert!(
+        setup.calls[2..]
+            .iter()
+            .all(|it| it.arrival >= Time::ZERO + Duration::from_secs(3))
+    );
+    assert!(
+        setup.calls[2..]
+            .iter()
+            .all(|it| it.output_tokens.get() == 10)
+    );
+    let result = &figures(case, FULL_SCAN, 1)[0];
+    assert_eq!(result.whole.requests, 50);
+}
+
+#[test]
+fn ratios_seed_by_seed_have_their_median_and_their_worst() {
+    let scenario = scenario(
+        r#"{ "fleet": "unequal8", "workload": "conversation", "load": 0.7, "requests": 500, "warm_up": 0, "seeds": 3 }"#,
+    );
+    let case = &scenario.cases().unwrap()[0];
+    let policies = [policy(FULL_SCAN), policy(DEFAULT)];
+    let result = run_case(case, &policies, 3, NonZeroUsize::MIN).unwrap();
+    let [other, own] = &result.policies[..] else {
+        panic!("two policies");
+    };
+    let mut ratios: Vec<f64> = (own.runs.iter().zip(&other.runs))
+        .map(|(own, other)| own.whole.mean / other.whole.mean)
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let found = own.seeds_to_least_request.unwrap().mean;
+    assert_eq!((found.median, found.worst), (ratios[1], ratios[2]));
+    let alone = run_case(case, &policies[1..], 1, NonZeroUsize::MIN).unwrap();
+    assert!(alone.policies[0].seeds_to_least_request.is_none());
 }

@@ -12,18 +12,18 @@ const LEARNED: &str = "paceline:shortest_expected_delay";
 const COUNTING: &str = r#"{"name": "shortest_expected_delay", "basis": "requests"}"#;
 const TRUE_WORK: &str = "bound:true_work";
 
-/// The scenario at 70 % load with three seeds: the p99 of each policy.
-fn p99s_of(mut scenario: Scenario, policies: &[&str]) -> Vec<f64> {
+/// The scenario at 70 % load with so many seeds: the p99 of each policy.
+fn p99s_of(mut scenario: Scenario, policies: &[&str], seeds: usize) -> Vec<f64> {
     scenario.offered = Offered::Load(vec![0.7]);
     let policies: Vec<_> = policies.iter().map(|it| it.parse().unwrap()).collect();
     let case = &scenario.cases().unwrap()[0];
-    let result = run_case(case, &policies, 3, NonZeroUsize::new(2).unwrap()).unwrap();
+    let result = run_case(case, &policies, seeds, NonZeroUsize::new(2).unwrap()).unwrap();
     let p99s = result.policies.iter().map(|it| it.steady.p99.value);
     p99s.collect()
 }
 
 fn p99s(name: &str, policies: &[&str]) -> Vec<f64> {
-    p99s_of(Scenario::load(name).unwrap(), policies)
+    p99s_of(Scenario::load(name).unwrap(), policies, 3)
 }
 
 /// Holds the part of the p99 gain, from counting to knowing the true work, that learned sizes bring, to at least `least`.
@@ -36,10 +36,11 @@ fn assert_keeps(name: &str, least: f64) {
     assert!(kept >= least, "{name}: {kept:.3} of the gain: {p99s:?}");
 }
 
-/// Holds learned sizes to at most 1 / 0.98 of counting's p99.
+/// Holds learned sizes to at most 1 / 0.98 of counting's p99, over so many seeds.
 #[track_caller]
-fn assert_harmless(name: &str) {
-    let p99s = p99s(name, &[LEARNED, COUNTING]);
+fn assert_harmless(name: &str, seeds: usize) {
+    let scenario = Scenario::load(name).unwrap();
+    let p99s = p99s_of(scenario, &[LEARNED, COUNTING], seeds);
     println!("{name}: {:.1} and {:.1}", p99s[0], p99s[1]);
     assert!(0.98 * p99s[0] <= p99s[1], "{name}: {p99s:?}");
 }
@@ -63,7 +64,7 @@ fn heavy_tailed_sizes_keep_nine_tenths() {
     let told = std::fs::read_to_string(path).unwrap();
     let told = told.replace(r#""correlation": 0.95"#, r#""correlation": 1"#);
     let told = Scenario::from_json("told", &told, Path::new(".")).unwrap();
-    let known = p99s_of(told, &[LEARNED])[0];
+    let known = p99s_of(told, &[LEARNED], 3)[0];
     let kept = (sized[1] - sized[0]) / (sized[1] - known);
     println!("size-heavy-tail: {sized:?}, told {known:.1}: {kept:.3}");
     assert!(kept >= 0.9, "{kept:.3} of the gain: {sized:?} and {known}");
@@ -77,9 +78,10 @@ fn sizes_that_tell_most_of_the_work_keep_half() {
 
 #[test]
 fn sizes_that_say_little_or_mislead_do_no_harm() {
-    assert_harmless("size-slots-0.29");
-    assert_harmless("size-misleads-llm");
-    assert_harmless("code-completion");
+    assert_harmless("size-slots-0.29", 3);
+    assert_harmless("size-misleads-llm", 3);
+    // It comes in bursts: of three seeds the p99 of one pick more or less is 3 %.
+    assert_harmless("code-completion", 12);
 }
 
 #[test]

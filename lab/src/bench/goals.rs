@@ -20,6 +20,11 @@ const MEAN_TO_BOUND: f64 = 1.05;
 /// Everywhere, warm-up included, neither p99 nor mean is to be more than this many times full-scan least request's.
 const TO_LEAST_REQUEST: f64 = 1.02;
 
+/// What tables say about a goal.
+pub(super) fn verdict(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "**missed**" }
+}
+
 /// A figure of a case beside its goal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {

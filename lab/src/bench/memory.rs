@@ -2,8 +2,9 @@ use serde::Serialize;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
-use super::overhead::{BenchError, Options, resident_mib};
-use super::{Answerer, drive};
+use super::closed_loop::{Load, Until, drive, posts};
+use super::overhead::{BenchError, Options, filter_config, resident_mib, upstream_names};
+use super::{Answer, Answerer};
 use crate::gateway::{Balancing, Gateway, Topology};
 
 /// Memory of Envoy with so many workers, MiB.
@@ -28,8 +29,7 @@ const MANY: u32 = 9;
 const REQUESTS: u64 = 1_000;
 const CONNECTIONS: u64 = 16;
 
-/// What a worker takes in memory: the difference between Envoys with nine workers and with one, after traffic, over eight. To be called
-/// within a `LocalSet`.
+/// What a worker takes in memory: the difference between Envoys with nine workers and with one, after traffic, over eight.
 ///
 /// # Errors
 /// See [`BenchError`].
@@ -38,7 +38,7 @@ pub async fn measure_memory(options: &Options) -> Result<Vec<MemoryRow>, BenchEr
     for upstreams in [8, 256] {
         let filter = |module: &std::path::Path| Balancing::Filter {
             module: module.to_owned(),
-            config: config(upstreams),
+            config: filter_config(&upstream_names(upstreams), false, None),
         };
         let none = Balancing::LeastRequest { choice_count: 2 };
         let (no_filter, without) = slope(upstreams, &none).await?;
@@ -91,29 +91,19 @@ async fn resident(
     balancing: &Balancing,
     workers: u32,
 ) -> Result<f64, BenchError> {
-    let server = Answerer::start()?;
-    let servers = (0..upstreams).map(|number| (name(number), server.address()));
+    let server = Answerer::start(Answer::Whole, 1)?;
+    let servers = upstream_names(upstreams);
+    let servers = servers.into_iter().map(|name| (name, server.address()));
     let mut topology = Topology::new(servers, balancing.clone());
     topology.workers = workers;
     let gateway = Gateway::start(&topology).await?;
     let workers = u64::from(workers);
-    drive(
-        gateway.address(),
-        CONNECTIONS * workers,
-        REQUESTS * workers,
-        bytes::Bytes::from_static(b"{}"),
-    )
-    .await?;
+    let load = Load {
+        threads: 1,
+        connections: CONNECTIONS * workers,
+        until: Until::Requests(REQUESTS * workers),
+        requests: posts(b"{}", &[]),
+    };
+    drive(gateway.address(), &load).await?;
     Ok(resident_mib(gateway.process_id())?)
-}
-
-fn config(upstreams: usize) -> String {
-    let upstreams: Vec<_> = (0..upstreams)
-        .map(|number| serde_json::json!({ "cluster": name(number) }))
-        .collect();
-    serde_json::json!({ "upstreams": upstreams }).to_string()
-}
-
-fn name(number: usize) -> String {
-    format!("upstream-{number}")
 }

@@ -77,10 +77,14 @@ const SLOW_DOWN: Setting = event("slow-down");
 const FAIL_FAST: Setting = event("fail-fast");
 const FLAKY: Setting = event("flaky");
 const WORKER_RESTART: Setting = event("worker-restart");
+const FAST_REQUESTS: Setting = Setting {
+    seeds: 8,
+    ..event("fast-requests")
+};
 const THOUSAND: Setting = setting("upstreams-1000", 0.7, 1, 2);
 
 /// All sweeps.
-pub const SWEEPS: [Sweep; 9] = [
+pub const SWEEPS: [Sweep; 11] = [
     Sweep {
         name: "externality",
         place: Place::Parameter,
@@ -136,6 +140,20 @@ pub const SWEEPS: [Sweep; 9] = [
         values: &[2.0, 5.0, 10.0, 30.0, 60.0],
         own: 10.0,
         settings: &[WORKER_RESTART],
+    },
+    Sweep {
+        name: "reread_seconds",
+        place: Place::Tuning,
+        values: &[0.0, 0.001, 0.002, 0.005, 0.02],
+        own: 0.001,
+        settings: &[FAST_REQUESTS],
+    },
+    Sweep {
+        name: "merge_seconds",
+        place: Place::Tuning,
+        values: &[0.0, 0.003, 0.01, 0.05, 0.2],
+        own: 0.01,
+        settings: &[FAST_REQUESTS],
     },
     Sweep {
         name: "sample",

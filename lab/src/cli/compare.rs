@@ -14,7 +14,7 @@ use lab::report::{Comparison, latency_svg, notes, table};
 use super::load::{seconds, write};
 use super::progress;
 use super::signals::end_signal;
-use super::workload::{WorkloadArgs, clamp_to_trace};
+use lab::workload::{WorkloadArgs, clamp_to_trace};
 
 /// Compare policies side by side: the same requests, a real Envoy, emulated servers.
 ///

@@ -13,7 +13,7 @@ use lab::workload::Request;
 
 use super::progress;
 use super::signals::end_signal;
-use super::workload::{WorkloadArgs, clamp_to_trace};
+use lab::workload::{WorkloadArgs, clamp_to_trace};
 
 /// Send open-loop load and report latencies.
 ///
@@ -215,12 +215,12 @@ impl Args {
 
     fn settings(&self, target: &Target) -> anyhow::Result<Settings> {
         let settings = Settings {
-            target: target.clone(),
             form: self.form()?,
             time_scale: self.time_scale,
             timeout: self.timeout,
             warm_up: self.warm_up,
             max_outstanding: self.max_outstanding,
+            ..Settings::new(target.clone())
         };
         settings.check()?;
         Ok(settings)

@@ -1,20 +1,16 @@
 //! The command line: one file a subcommand.
 
 mod bench;
-mod check;
 mod compare;
 mod image;
 mod load;
 mod overhead;
 mod page;
-mod plan;
 mod progress;
 mod serve;
 mod signals;
-mod simulate;
 mod sweep;
 mod up;
-mod workload;
 
 use clap::{Parser, Subcommand};
 
@@ -29,14 +25,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Args),
-    Check(check::Args),
     Compare(compare::Args),
     Image(image::Args),
     Load(load::Args),
     Overhead(overhead::Args),
-    Plan(plan::Args),
     Serve(serve::Args),
-    Simulate(simulate::Args),
     Sweep(sweep::Args),
     Up(up::Args),
 }
@@ -49,14 +42,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let Cli { command } = Cli::parse();
     match command {
         Command::Bench(args) => bench::run(&args),
-        Command::Check(args) => check::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Overhead(args) => overhead::run(&args),
-        Command::Plan(args) => plan::run(&args),
         Command::Serve(args) => serve::run(&args),
-        Command::Simulate(args) => simulate::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Up(args) => up::run(&args),
     }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::signals::end_signal;
-use lab::model::Fleet;
+use lab::model::{Control, Fleet, Loading};
 use lab::serve::{Endpoint, FleetServer, Options};
 
 /// Serve a fleet of emulated model servers over HTTP, each on a port of its own.
@@ -58,15 +58,24 @@ pub(super) struct Args {
     /// Decides which requests an `error_rate` hits
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
+
+    /// For so many seconds from the start, of the emulated time, all servers load their models
+    #[arg(long, value_name = "SECONDS")]
+    load_seconds: Option<f64>,
+
+    /// What they answer while they load
+    #[arg(long, value_enum, default_value_t = Loading::Unavailable)]
+    loading: Loading,
 }
 
 const AFTER_HELP: &str = "\
 What each server answers:
   POST /infer                 any request; headers (or fields of a JSON body) say how much work it is:
                               x-prompt-tokens (prompt_tokens), x-output-tokens (output_tokens), and for slot
-                              servers x-service-ms (service_ms). Answers 4 bytes a token, with x-served-by: NAME.
+                              servers x-service-ms (service_ms). x-request-size says how much memory it takes of a
+                              device. Answers 4 bytes a token, with x-served-by: NAME.
   POST /v1/chat/completions   as OpenAI's, streaming too; so are POST /v1/completions and GET /v1/models.
-  GET  /health                200, or 503 while loading, stopped or told not to be ready.
+  GET  /health                200 {\"status\":\"ready\"}, or 503 while loading, stopped or told not to be ready.
   GET  /metrics               Prometheus text, by vLLM's names.
   GET  /control               its state, load and counters.
   POST /control               one or more of
@@ -75,8 +84,10 @@ What each server answers:
       {\"mode\": {\"fail\": {\"status\": 503, \"retry_after_seconds\": 5}}}
       {\"mode\": \"drop\"}                    reset connections
       {\"ready\": false}                    /health says 503
-      {\"error_rate\": 0.1}                 one request in ten fails with 500
+      {\"error_rate\": 0.1}                 one request in ten fails with 500, or error_status
       {\"reload_seconds\": 30}              cold start: what runs is lost, 503 until it is over
+      {\"reload_seconds\": 30, \"loading\": \"hang\"}   or nothing is answered, or \"says\": /health is 200
+                                          {\"status\":\"loading\"}
       {\"normal\": true}                    back to normal
       {\"reset_counters\": true}
 
@@ -91,6 +102,16 @@ Fleet file:
         \"service_ms\": { \"base\": 500, \"per_prompt_token\": 0, \"per_output_token\": 20 } } ] }
   Only name, kind and (batching) gpu, or step_ms with kv_tokens, are needed. A batching step takes
   max(b0 + b1 n, c0 + c1 n) + k context + h milliseconds for n tokens; gpu is h100, a100 or a40.
+
+Servers that share a GPU:
+  { \"devices\": [ { \"name\": \"gpu-0\", \"memory\": 4.0e10, \"reload_seconds\": 20 } ],
+    \"servers\": [
+      { \"name\": \"chat\", \"kind\": \"batching\", \"gpu\": \"a100\", \"device\": \"gpu-0\",
+        \"memory\": { \"base\": 2.0e8, \"per_size\": 1.5e5 } },
+      { \"name\": \"images\", \"kind\": \"slots\", \"slots\": 8, \"device\": \"gpu-0\", \"memory\": { \"base\": 6.0e9 } } ] }
+  A request takes base + per_size x size bytes while it runs; its size is x-request-size, or else its prompt's tokens.
+  When all together take more than there is, all servers of the device crash: what they have is reset, and until they
+  have loaded again (20 s unless told otherwise) they answer 503. /metrics counts the crashes.
 
 Example:
   lab serve --fleet equal8 --base-port 9001 --time-scale 10 &
@@ -125,6 +146,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
                 base_port: args.base_port,
                 time_scale: args.time_scale,
                 seed: args.seed,
+                begin: Control {
+                    reload_seconds: args.load_seconds,
+                    loading: Some(args.loading),
+                    ..Control::default()
+                },
             },
         )?;
         let addresses = serde_json::to_string(&Addresses {

@@ -36,7 +36,8 @@ pub enum CapacityError {
 }
 
 /// How many requests of the workload the fleet serves a second when every server is always busy: at virtual time, each server's
-/// throughput while requests wait for it, summed over the servers. No policy can serve more.
+/// throughput while requests wait for it, summed over the servers. No policy can serve more; devices may let it serve less, which is
+/// not part of this.
 ///
 /// # Errors
 /// See [`CapacityError`].
@@ -141,6 +142,7 @@ fn job(request: &Request, id: u64) -> Job {
         prompt_tokens: request.prompt_tokens,
         output_tokens: request.output_tokens,
         service: request.service,
+        size: request.size,
         stream: false,
     }
 }

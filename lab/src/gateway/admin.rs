@@ -11,7 +11,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::{GatewayError, Stats};
+use super::error::GatewayError;
+use super::stats::Stats;
 
 /// How long one answer may take: the admin interface shares Envoy's main thread
 /// with the compilation of the filter.
@@ -72,12 +73,19 @@ impl Admin {
         Ok((status, String::from_utf8(body.into())?))
     }
 
-    /// Where the only listener listens: the system chose the port.
-    pub(super) async fn listener_address(&self) -> Result<SocketAddr, GatewayError> {
+    /// Where the listener of this name listens, if the system chose the port.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::Admin`] if the answer is not that.
+    pub async fn listener_address(&self, name: &str) -> Result<SocketAddr, GatewayError> {
         const PATH: &str = "/listeners?format=json";
         let answer: Value = serde_json::from_str(&self.get(PATH).await?)
             .map_err(|error| GatewayError::admin(PATH, error))?;
-        let socket = answer.pointer("/listener_statuses/0/local_address/socket_address");
+        let listeners = answer.get("listener_statuses").and_then(Value::as_array);
+        let named = |listener: &&Value| listener.get("name").is_some_and(|it| it == name);
+        let listener = listeners.into_iter().flatten().find(named);
+        let socket = listener.and_then(|it| it.pointer("/local_address/socket_address"));
         let address = socket.and_then(|socket| socket.get("address")?.as_str()?.parse().ok());
         let port =
             socket.and_then(|socket| u16::try_from(socket.get("port_value")?.as_u64()?).ok());
@@ -85,7 +93,7 @@ impl Admin {
             (Some(address), Some(port)) => Ok(SocketAddr::new(address, port)),
             _ => Err(GatewayError::admin(
                 PATH,
-                format!("no listener in {answer}"),
+                format!("no listener {name} in {answer}"),
             )),
         }
     }

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::GatewayError;
+use super::error::GatewayError;
 use crate::docker::{DOCKER, Reaper, docker};
 
 /// What to run in it.

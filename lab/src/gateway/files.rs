@@ -5,7 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::bootstrap::{self, Bootstrap, ENDPOINTS_FILE, LISTENERS_FILE, Rendered, Sockets};
-use super::{Balancing, GatewayError, Place, Topology, Upstream, container};
+use super::container;
+use super::error::GatewayError;
+use super::place::Place;
+use super::topology::{Balancing, Topology, Upstream};
 
 const CONFIG_FILE: &str = "envoy.json";
 const MODULE_FILE: &str = "filter.wasm";

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use super::GatewayError;
+use super::error::GatewayError;
 
 const ENVOY: &str = ".venv/envoy";
 const MODULE: &str = "wasm32-wasip1/release/paceline.wasm";

@@ -12,6 +12,7 @@ mod container;
 mod error;
 mod files;
 mod locate;
+mod place;
 mod process;
 mod stats;
 mod topology;
@@ -25,26 +26,23 @@ pub use self::admin::Admin;
 pub use self::container::Network;
 pub use self::error::GatewayError;
 pub use self::locate::{envoy_binary, filter_module};
+pub use self::place::Place;
 pub use self::stats::{Sample, Stats};
-pub use self::topology::{Balancing, ENDPOINTS_CLUSTER, Topology, Upstream};
+pub use self::topology::{Balancing, ENDPOINTS_CLUSTER, ModelServers, Topology, Upstream};
 
 use self::files::Files;
-use self::process::EnvoyProcess;
+use self::process::{EnvoyProcess, POLL_INTERVAL, START_DEADLINE};
 
-/// How long Envoy may take to start or to take over a new configuration: it
-/// needs under a second on an idle machine, and tests share theirs.
-const START_DEADLINE: Duration = Duration::from_secs(30);
+/// The name of the listener for clients in the shipped files.
+const INGRESS: &str = "ingress";
 
-/// Time between two looks at a condition that is being waited for.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
-
-/// Where a gateway runs.
+/// What it took until an Envoy accepted requests.
 #[derive(Debug, Clone, Copy)]
-pub enum Place<'a> {
-    /// On this machine, on loopback: the binary of [`envoy_binary`].
-    Process,
-    /// In a container of its own.
-    Container(&'a Network),
+pub struct Start {
+    /// From its start until `/ready` answered `LIVE`, to within the 10 ms between two looks.
+    pub elapsed: Duration,
+    /// The processor time that its threads used until then.
+    pub cpu: Duration,
 }
 
 /// A running Envoy. Dropping it ends it and removes its directory.
@@ -58,6 +56,7 @@ pub struct Gateway {
     workers: u32,
     reloadable: bool,
     endpoints: bool,
+    start: Start,
     /// Last, so that Envoy is gone before its files are.
     files: Files,
 }
@@ -84,16 +83,21 @@ impl Gateway {
         let files = Files::new(place)?;
         files.write(topology)?;
 
+        let begin = Instant::now();
         let mut process = EnvoyProcess::spawn(place, topology, &files)?;
-        let deadline = Instant::now() + START_DEADLINE;
+        let deadline = begin + START_DEADLINE;
         let admin = Admin::new(process.admin_address(deadline).await?);
         while !admin.is_ready().await {
             process.check_alive(deadline)?;
             tokio::time::sleep(POLL_INTERVAL).await;
         }
+        let start = Start {
+            elapsed: begin.elapsed(),
+            cpu: process.cpu_time().unwrap_or_default(),
+        };
         let listener = match process.listener_address() {
             Some(address) => address,
-            None => match admin.listener_address().await {
+            None => match admin.listener_address(INGRESS).await {
                 Ok(address) => address,
                 Err(error) => return Err(process.with_log(error)),
             },
@@ -107,6 +111,7 @@ impl Gateway {
             workers: topology.workers,
             reloadable: topology.reloadable,
             endpoints: topology.endpoints,
+            start,
             files,
         })
     }
@@ -217,6 +222,15 @@ impl Gateway {
         self.listener
     }
 
+    /// Where the filter tells its state, as [`Topology::status`] asks.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError::Admin`] if it does that nowhere.
+    pub async fn status_address(&self) -> Result<SocketAddr, GatewayError> {
+        self.admin.listener_address("status").await
+    }
+
     /// Envoy's admin interface, as `http://address:port`.
     #[must_use]
     pub fn admin_url(&self) -> &str {
@@ -248,6 +262,12 @@ impl Gateway {
     /// [`GatewayError::File`] if the log cannot be read.
     pub fn logs(&self) -> Result<String, GatewayError> {
         self.process.log()
+    }
+
+    /// What it took until Envoy accepted requests.
+    #[must_use]
+    pub fn start_cost(&self) -> Start {
+        self.start
     }
 
     /// Processor time that Envoy's threads have used until now.

@@ -9,8 +9,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::container::{self, Container};
+use super::error::GatewayError;
 use super::files::Files;
-use super::{GatewayError, POLL_INTERVAL, Place, START_DEADLINE, Topology, envoy_binary};
+use super::locate::envoy_binary;
+use super::place::Place;
+use super::topology::Topology;
+
+/// How long Envoy may take to start or to take over a new configuration: it
+/// needs under a second on an idle machine, and tests share theirs.
+pub(super) const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Time between two looks at a condition that is being waited for.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Lines of the log that an error shows.
 const LOG_TAIL: usize = 30;

@@ -46,7 +46,11 @@ pub struct Stats {
 
 impl Stats {
     /// Reads what `/stats?format=json` answers. Histograms are left out.
-    pub(super) fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+    ///
+    /// # Errors
+    ///
+    /// A text that is not that.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Answer {
             stats: Vec<Entry>,

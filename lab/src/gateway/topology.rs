@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// The name of the cluster whose endpoints the servers are.
 pub const ENDPOINTS_CLUSTER: &str = "gpus";
 
@@ -14,6 +16,15 @@ pub struct Upstream {
     pub name: String,
     /// Where the server listens.
     pub address: SocketAddr,
+}
+
+/// The upstreams that serve one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelServers {
+    /// What requests say in the header `x-model`.
+    pub model: String,
+    /// The names of its upstreams.
+    pub upstreams: Vec<String>,
 }
 
 /// Who chooses the server of a request.
@@ -31,6 +42,10 @@ pub enum Balancing {
     },
     /// Envoy's `LEAST_REQUEST` over all servers.
     LeastRequestFullScan,
+    /// The client, which names the cluster in the header `x-upstream-cluster` as
+    /// the filter would: the shipped clusters and routes without a filter. A
+    /// request without the header takes the shipped fallback route.
+    Client,
     /// A filter in a WebAssembly module that names the cluster; requests that it
     /// passes through take the shipped fallback route.
     Filter {
@@ -41,12 +56,23 @@ pub enum Balancing {
     },
 }
 
+impl Balancing {
+    /// Whether requests name their cluster in a header, so that each server has
+    /// clusters of its own.
+    pub(super) fn is_by_header(&self) -> bool {
+        matches!(self, Self::Client | Self::Filter { .. })
+    }
+}
+
 /// All that is put into the shipped configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// The servers. Each becomes an upstream as the shipped configuration has
     /// it; the fallback cluster holds all of them.
     pub upstreams: Vec<Upstream>,
+    /// Which of them serve which model. Requests of such a model go to its servers alone, whoever chooses, and so do their retries;
+    /// empty if all serve all.
+    pub models: Vec<ModelServers>,
     /// Who chooses among them.
     pub balancing: Balancing,
     /// Envoy's worker threads (`--concurrency`), at least 1.
@@ -62,11 +88,27 @@ pub struct Topology {
     /// as in the shipped `envoy/endpoints.yaml`. Envoy then watches their list,
     /// see [`Gateway::set_endpoints`](super::Gateway::set_endpoints).
     pub endpoints: bool,
+    /// Whether Envoy checks the servers' health by connecting to them, ten times a
+    /// second.
+    pub health_checks: bool,
+    /// Whether each server says in its metadata which upstream it belongs to, as
+    /// in the shipped file.
+    pub names_upstreams: bool,
+    /// A server that the filter knows nothing of: a cluster by this name, and a
+    /// route before all others to it from paths that begin with it.
+    pub other: Option<Upstream>,
     /// Whether Envoy reads the listener from a file that it watches, as
     /// [`Gateway::reconfigure`](super::Gateway::reconfigure) needs.
     pub reloadable: bool,
     /// How long connections keep an old configuration after a new one came.
     pub drain_time: Duration,
+    /// Whether the filter tells its state on a listener of its own, as in the shipped
+    /// file.
+    pub status: bool,
+    /// Changes to the finished configuration: a place (RFC 6901), and
+    /// what is added there as JSON Patch (RFC 6902) adds it. `null` removes what
+    /// is there.
+    pub amendments: Vec<(String, Value)>,
 }
 
 impl Topology {
@@ -84,14 +126,20 @@ impl Topology {
                     address,
                 })
                 .collect(),
+            models: Vec::new(),
             balancing,
             workers: 1,
             shows_bodies: true,
             request_timeout: None,
             retries: true,
             endpoints: false,
+            health_checks: false,
+            names_upstreams: true,
+            other: None,
             reloadable: false,
             drain_time: Duration::from_secs(600),
+            status: false,
+            amendments: Vec::new(),
         }
     }
 }

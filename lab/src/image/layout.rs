@@ -6,12 +6,25 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{ImageError, Layout, TAG, archive};
+use super::archive;
+use super::error::ImageError;
+
+/// The version that images are tagged with.
+pub const TAG: &str = env!("CARGO_PKG_VERSION");
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// The names that `docker load` gives the image.
 const DOCKER_NAME: &str = "paceline";
+
+/// An OCI layout with one manifest, tagged [`TAG`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// The directory.
+    pub path: PathBuf,
+    /// The manifest's digest, `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+}
 
 /// Some bytes with a media type.
 #[derive(Debug, Clone)]

@@ -10,16 +10,17 @@
 //! numbers, files are in a fixed order, and nothing is read from the machine.
 
 mod archive;
+mod error;
 mod layout;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use self::layout::{Blob, Image};
+pub use self::error::ImageError;
+pub use self::layout::{Layout, TAG};
 
-/// The version that images are tagged with.
-pub const TAG: &str = env!("CARGO_PKG_VERSION");
+use self::layout::{Blob, Image};
 
 /// The file that Istio's agent looks for in the last layer.
 const MODULE: &str = "plugin.wasm";
@@ -28,21 +29,6 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const WASM_LAYER: &str = "application/vnd.module.wasm.content.layer.v1+wasm";
 const WASM_CONFIG: &str = "application/vnd.module.wasm.config.v1+json";
-
-/// A file or directory could not be written.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {source}", path = .path.display())]
-pub struct ImageError {
-    path: PathBuf,
-    source: std::io::Error,
-}
-
-impl ImageError {
-    fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self { path, source }
-    }
-}
 
 /// What was written, and under which digests a registry will have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,15 +41,6 @@ pub struct Written {
     pub docker_archive: PathBuf,
     /// SHA-256 of the module: `sha256` of a manifest that fetches the bare file.
     pub module_digest: String,
-}
-
-/// An OCI layout with one manifest, tagged [`TAG`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
-    /// The directory.
-    pub path: PathBuf,
-    /// The manifest's digest, `sha256:` and 64 hexadecimal digits.
-    pub digest: String,
 }
 
 /// Writes both forms of `module` into `directory`, which is made if need be.

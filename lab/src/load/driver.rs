@@ -15,6 +15,7 @@ use tokio::time::timeout_at;
 
 use super::connections::{Connections, broken};
 use super::pacer::Pacer;
+use super::record::Record;
 use super::tally::{Answer, Outcome};
 use super::{Measurement, Settings, SettingsError};
 use crate::workload::Request;
@@ -180,7 +181,10 @@ impl Run {
         let Some(request) = self.requests.get(index) else {
             return;
         };
-        let request = self.settings.form.request(request, &self.settings.target);
+        let mut request = self.settings.form.request(request, &self.settings.target);
+        if let Some(headers) = self.settings.headers.get(index) {
+            request.headers_mut().extend(headers.clone());
+        }
         let deadline = due + self.settings.timeout.div_f64(self.settings.time_scale);
         let outcome = timeout_at(deadline.into(), self.exchange(request, due))
             .await
@@ -213,6 +217,17 @@ impl Run {
 
     fn record(&self, index: usize, outcome: &Outcome, delay: Duration) {
         let mut measurement = self.measurement.borrow_mut();
+        if self.settings.keeps_records {
+            let request = self.requests.get(index);
+            let due = request.map_or(Duration::ZERO, |request| request.arrival);
+            let took = match outcome {
+                Outcome::Answered(answer) => answer.total,
+                _ => self.due(index).elapsed(),
+            };
+            let took = took.mul_f64(self.settings.time_scale);
+            let record = Record::new(index, due, took, outcome);
+            measurement.records.push(record);
+        }
         if index < self.warm_up {
             measurement.record_warm_up(outcome);
         } else {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hdrhistogram::{CreationError, Histogram};
 
 use super::Tally;
+use super::record::Record;
 use super::settings::MAX_TIMEOUT;
 use super::tally::Outcome;
 
@@ -33,6 +34,8 @@ pub struct Measurement {
     pub connections: u64,
     /// The first failure other than a status, in words.
     pub first_failure: Option<String>,
+    /// Every request, those of the warm-up too, in the order of their ends; empty unless the settings ask for them.
+    pub records: Vec<Record>,
 }
 
 /// The key of [`Measurement::upstreams`] for answers that do not say who served them.
@@ -51,6 +54,7 @@ impl Measurement {
             elapsed: Duration::ZERO,
             connections: 0,
             first_failure: None,
+            records: Vec::new(),
         })
     }
 

@@ -17,6 +17,7 @@ mod form;
 mod measurement;
 mod pacer;
 mod ready;
+mod record;
 mod settings;
 mod tally;
 
@@ -24,5 +25,6 @@ pub use driver::{LoadError, Progress, drive};
 pub use form::Form;
 pub use measurement::{Lateness, Measurement};
 pub use ready::{NotReady, ready};
+pub use record::{Ending, Record};
 pub use settings::{MAX_TIME_SCALE, Settings, SettingsError, Target};
 pub use tally::Tally;

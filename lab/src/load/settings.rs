@@ -1,10 +1,11 @@
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Uri;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderMap, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 
 use super::Form;
@@ -16,6 +17,8 @@ pub struct Settings {
     pub target: Target,
     /// What they look like.
     pub form: Form,
+    /// Headers of each request beyond those of its form, in the order of the requests. Requests beyond the last have none.
+    pub headers: Arc<[HeaderMap]>,
     /// Seconds of emulated time in a second of real time, 0.001 to 1000. 1 for servers that are not emulated.
     pub time_scale: f64,
     /// After how long a request is given up, counted from when it was due, in emulated time. More than 0, at most a day.
@@ -24,6 +27,8 @@ pub struct Settings {
     pub warm_up: f64,
     /// How many requests may be outstanding; one that is due when there are as many is counted as not sent. At least 1.
     pub max_outstanding: usize,
+    /// Whether the measurement has a [`Record`](super::Record) of each request.
+    pub keeps_records: bool,
 }
 
 /// A setting out of its range.
@@ -36,15 +41,17 @@ pub struct SettingsError {
 }
 
 impl Settings {
-    /// Settings for servers in real time, with a timeout of 10 minutes, a warm-up of a tenth and 4096 outstanding requests.
+    /// Settings for servers in real time, with a timeout of 10 minutes, no further headers, a warm-up of a tenth and 4096 outstanding requests.
     pub fn new(target: Target) -> Self {
         Self {
             target,
             form: Form::Infer,
+            headers: Arc::default(),
             time_scale: 1.0,
             timeout: Duration::from_secs(600),
             warm_up: 0.1,
             max_outstanding: 4096,
+            keeps_records: false,
         }
     }
 

@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 
+use super::device::MemoryCost;
 use super::fleet::BatchingSpec;
 use super::job::{EventKind, Job, JobId, Load};
-use super::server::Outbox;
+use super::outbox::Outbox;
 use super::step_cost::StepCost;
 use super::work_clock::Work;
 
@@ -18,6 +19,7 @@ pub(super) struct BatchingEngine {
     kv_tokens: u64,
     max_sequences: usize,
     token_budget: u64,
+    memory_cost: MemoryCost,
 
     /// When the step under way ends. While any sequence runs there is one.
     step_ends: Option<Work>,
@@ -36,6 +38,8 @@ pub(super) struct BatchingEngine {
     prefill_kv: u64,
     /// KV memory of the decoding sequences, the step under way included: the sum of their contexts.
     decode_kv: u64,
+    /// Bytes of the device's memory that those in the batch take.
+    memory: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -45,6 +49,8 @@ struct Sequence {
     output: u32,
     generated: u32,
     stream: bool,
+    /// Bytes that it takes of the device's memory while it runs.
+    memory: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -92,12 +98,13 @@ impl Decoding {
 }
 
 impl BatchingEngine {
-    pub(super) fn new(spec: &BatchingSpec) -> Self {
+    pub(super) fn new(spec: &BatchingSpec, memory_cost: MemoryCost) -> Self {
         Self {
             cost: spec.cost,
             kv_tokens: u64::from(spec.kv_tokens.get()),
             max_sequences: spec.max_sequences.get(),
             token_budget: spec.token_budget.max(spec.max_sequences).get() as u64,
+            memory_cost,
             step_ends: None,
             waiting: VecDeque::new(),
             prefilling: VecDeque::new(),
@@ -107,6 +114,7 @@ impl BatchingEngine {
             first_end: u64::MAX,
             prefill_kv: 0,
             decode_kv: 0,
+            memory: 0,
         }
     }
 
@@ -116,6 +124,7 @@ impl BatchingEngine {
             waiting: self.waiting.len(),
             kv_used: self.kv_used(),
             kv_tokens: self.kv_tokens,
+            device_memory: self.memory,
         }
     }
 
@@ -131,6 +140,7 @@ impl BatchingEngine {
             output: job.output_tokens.get(),
             generated: 0,
             stream: job.stream,
+            memory: self.memory_cost.of(&job),
         });
         if self.step_ends.is_none() {
             self.begin_step(now, out);
@@ -178,6 +188,7 @@ impl BatchingEngine {
             .position(|prefilling| prefilling.sequence.job == id);
         if let Some(cancelled) = at.and_then(|at| self.prefilling.remove(at)) {
             self.prefill_kv -= cancelled.sequence.context();
+            self.memory -= cancelled.sequence.memory;
             return true;
         }
         let at = self
@@ -187,6 +198,7 @@ impl BatchingEngine {
         if let Some(at) = at {
             let cancelled = self.decoding.remove(at);
             self.decode_kv -= cancelled.kv_in_step(self.steps);
+            self.memory -= cancelled.sequence.memory;
             self.streamed -= usize::from(cancelled.sequence.stream);
             self.find_first_end();
             return true;
@@ -200,6 +212,7 @@ impl BatchingEngine {
         self.first_end = u64::MAX;
         self.prefill_kv = 0;
         self.decode_kv = 0;
+        self.memory = 0;
         let decoding = self.decoding.drain(..).map(|it| it.sequence.job);
         let prefilling = self.prefilling.drain(..).map(|it| it.sequence.job);
         let waiting = self.waiting.drain(..).map(|it| it.job);
@@ -246,6 +259,7 @@ impl BatchingEngine {
         let ended = self.decoding.extract_if(.., |it| it.ends() <= steps);
         for decoding in ended {
             self.decode_kv -= decoding.kv_between_steps(steps);
+            self.memory -= decoding.sequence.memory;
             self.streamed -= usize::from(decoding.sequence.stream);
             out.emit(now, decoding.sequence.job, EventKind::Done);
         }
@@ -281,6 +295,7 @@ impl BatchingEngine {
             }
         }
         if sequence.generated == sequence.output {
+            self.memory -= sequence.memory;
             out.emit(now, sequence.job, EventKind::Done);
             return;
         }
@@ -308,6 +323,7 @@ impl BatchingEngine {
                 break;
             };
             self.prefill_kv += sequence.context();
+            self.memory += sequence.memory;
             let mut admitted = Prefilling {
                 sequence,
                 computed: 0,
@@ -342,10 +358,12 @@ impl BatchingEngine {
     fn remove_newest(&mut self) -> Option<Sequence> {
         if let Some(newest) = self.prefilling.pop_back() {
             self.prefill_kv -= newest.sequence.context();
+            self.memory -= newest.sequence.memory;
             return Some(newest.sequence);
         }
         let newest = self.decoding.pop()?;
         self.decode_kv -= newest.kv_between_steps(self.steps);
+        self.memory -= newest.sequence.memory;
         self.streamed -= usize::from(newest.sequence.stream);
         Some(newest.into_sequence(self.steps))
     }

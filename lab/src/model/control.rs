@@ -13,7 +13,9 @@ use crate::json::{self, JsonError};
 ///   "mode": { "fail": { "status": 503, "retry_after_seconds": 5 } },
 ///   "ready": false,
 ///   "error_rate": 0.1,
+///   "error_status": 400,
 ///   "reload_seconds": 30,
+///   "loading": "hang",
 ///   "reset_counters": true
 /// }
 /// ```
@@ -32,9 +34,13 @@ pub struct Control {
     pub ready: Option<bool>,
     /// The part of the requests, 0 to 1 and chosen at random, that fail at once.
     pub error_rate: Option<f64>,
+    /// The HTTP status of these errors, 400 to 599; 500 unless it was told another.
+    pub error_status: Option<u16>,
     /// Load the model anew: all jobs are lost, and for so many seconds (0 to 86400, of the server's time) none is accepted and `/health`
-    /// answers 503.
+    /// says so, or as `loading` has it.
     pub reload_seconds: Option<f64>,
+    /// What it answers while it loads.
+    pub loading: Option<Loading>,
     /// `true`: counters and latency histograms start again from zero.
     pub reset_counters: bool,
 }
@@ -61,7 +67,20 @@ pub enum Mode {
     },
 }
 
-const fn service_unavailable() -> u16 {
+/// What a server answers over HTTP while it loads its model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Loading {
+    /// `/health` and requests get a 503.
+    #[default]
+    Unavailable,
+    /// `/health` answers 200, and `"loading"` in its body; requests get a 503.
+    Says,
+    /// Nothing is answered before the model is loaded, and then everything is.
+    Hang,
+}
+
+pub(super) const fn service_unavailable() -> u16 {
     503
 }
 
@@ -80,6 +99,61 @@ pub struct Condition {
     pub error_rate: f64,
     /// Seconds until the model is loaded; 0 once it is.
     pub loading_seconds: f64,
+    /// What it answers until then.
+    pub loading: Loading,
+}
+
+/// What a server answers to a health check, where it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthAnswer {
+    /// 200, `{"status": "ready"}`.
+    Ready,
+    /// 200, `{"status": "loading"}`: a check of the status alone is deceived.
+    Loading,
+    /// 503.
+    Unavailable,
+}
+
+impl HealthAnswer {
+    /// The HTTP status.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Ready | Self::Loading => 200,
+            Self::Unavailable => 503,
+        }
+    }
+
+    /// The value of `status` in its JSON body.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Loading => "loading",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl Condition {
+    /// Whether it answers nothing, not even health checks, until its model is loaded.
+    pub fn hangs(&self) -> bool {
+        self.loading == Loading::Hang && self.loading_seconds > 0.0
+    }
+
+    /// What it answers to a health check, if it neither hangs nor drops connections.
+    pub fn health(&self) -> HealthAnswer {
+        if self.healthy {
+            HealthAnswer::Ready
+        } else if self.loading_seconds > 0.0 && self.loading == Loading::Says {
+            HealthAnswer::Loading
+        } else {
+            HealthAnswer::Unavailable
+        }
+    }
+
+    /// Whether requests are served: it neither fails, hangs nor loads.
+    pub fn serves(&self) -> bool {
+        self.mode == Mode::Normal && self.loading_seconds <= 0.0
+    }
 }
 
 /// A [`Control`] that cannot be obeyed.
@@ -100,7 +174,7 @@ pub enum ControlError {
     },
     /// Nothing asked.
     #[error(
-        "nothing asked for: give one or more of normal, speed, mode, ready, error_rate, reload_seconds, reset_counters"
+        "nothing asked for: give one or more of normal, speed, mode, ready, error_rate, error_status, reload_seconds, loading, reset_counters"
     )]
     Empty,
 }
@@ -132,18 +206,28 @@ impl Control {
             0.0..=86_400.0,
             "0 to 86400 is",
         )?;
-        match self.mode {
-            Some(Mode::Fail { status, .. }) if !(400..=599).contains(&status) => {
-                Err(ControlError::Range {
-                    field: "mode.fail.status",
+        let failing = match self.mode {
+            Some(Mode::Fail { status, .. }) => Some(status),
+            _ => None,
+        };
+        for (field, status) in [
+            ("mode.fail.status", failing),
+            ("error_status", self.error_status),
+        ] {
+            if let Some(status) = status.filter(|status| !ERRORS.contains(status)) {
+                return Err(ControlError::Range {
+                    field,
                     value: status.to_string(),
                     allowed: "400 to 599 is",
-                })
+                });
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
+
+/// The statuses that a server can be told to fail with.
+const ERRORS: std::ops::RangeInclusive<u16> = 400..=599;
 
 /// The speeds, and factors of speed, that a server can have.
 pub(super) const SPEEDS: std::ops::RangeInclusive<f64> = 0.001..=1000.0;
@@ -176,7 +260,8 @@ mod tests {
     fn reads_every_field() {
         let control = Control::from_json(
             br#"{ "normal": true, "speed": 0.25, "mode": { "fail": { "status": 429, "retry_after_seconds": 5 } },
-                  "ready": false, "error_rate": 0.1, "reload_seconds": 30, "reset_counters": true }"#,
+                  "ready": false, "error_rate": 0.1, "error_status": 400, "reload_seconds": 30, "loading": "hang",
+                  "reset_counters": true }"#,
         )
         .unwrap();
         let expected = Control {
@@ -188,7 +273,9 @@ mod tests {
             }),
             ready: Some(false),
             error_rate: Some(0.1),
+            error_status: Some(400),
             reload_seconds: Some(30.0),
+            loading: Some(Loading::Hang),
             reset_counters: true,
         };
         assert_eq!(control, expected);
@@ -209,6 +296,10 @@ mod tests {
         assert_eq!(
             error_of(r#"{"mode": {"fail": {"status": 200}}}"#),
             "mode.fail.status: 200 is not allowed, 400 to 599 is"
+        );
+        assert_eq!(
+            error_of(r#"{"error_status": 301}"#),
+            "error_status: 301 is not allowed, 400 to 599 is"
         );
         assert_eq!(
             error_of(r#"{"reload_seconds": -1}"#),

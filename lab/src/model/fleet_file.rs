@@ -3,54 +3,16 @@
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::control::SPEEDS;
-use super::fleet::{BatchingSpec, Fleet, Kind, ServerSpec, ServiceTime, SlotSpec};
+use super::control::{SPEEDS, service_unavailable};
+use super::device::{DeviceSpec, MemoryCost, Placement};
+use super::fleet::{BatchingSpec, Fleet, FleetError, Kind, ServerSpec, ServiceTime, SlotSpec};
 use super::step_cost::{Gpu, StepCost};
-use crate::json::{self, JsonError};
-
-/// A fleet that cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum FleetError {
-    /// Neither a preset nor a file that can be read.
-    #[error(
-        "fleet {}: {source}; give a JSON file or one of the presets {presets}",
-        path.display()
-    )]
-    Read {
-        /// What was asked for.
-        path: PathBuf,
-        /// Why the file cannot be read.
-        source: std::io::Error,
-        /// The presets there are.
-        presets: String,
-    },
-    /// Not such an object.
-    #[error(transparent)]
-    Syntax(#[from] JsonError),
-    /// A name that no server of the fleet has.
-    #[error("{name:?}: no such server in the fleet; it has {names}")]
-    NoServer {
-        /// What was asked for.
-        name: String,
-        /// The servers there are.
-        names: String,
-    },
-    /// A value, or its absence, that is not allowed.
-    #[error("{path}: {value} is not allowed: {allowed}")]
-    Value {
-        /// The JSON path of the place.
-        path: String,
-        /// The value.
-        value: String,
-        /// What is allowed.
-        allowed: String,
-    },
-}
+use crate::json;
 
 impl Fleet {
     /// The preset of that name, or else the fleet in that file.
@@ -84,6 +46,24 @@ impl Fleet {
 #[serde(deny_unknown_fields)]
 struct FleetFile {
     servers: Vec<ServerEntry>,
+    #[serde(default)]
+    devices: Vec<DeviceEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceEntry {
+    name: String,
+    memory: f64,
+    #[serde(default = "reload_seconds")]
+    reload_seconds: f64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct MemoryEntry {
+    base: f64,
+    per_size: f64,
 }
 
 #[derive(Deserialize)]
@@ -95,9 +75,13 @@ struct ServerEntry {
     #[serde(default = "one")]
     speed: f64,
     max_waiting: Option<usize>,
+    #[serde(default = "service_unavailable")]
+    full_status: u16,
     #[serde(default = "default_model")]
     model: String,
     port: Option<u16>,
+    device: Option<String>,
+    memory: Option<MemoryEntry>,
     gpu: Option<Gpu>,
     step_ms: Option<StepCost>,
     kv_tokens: Option<NonZeroU32>,
@@ -126,6 +110,11 @@ const fn one() -> f64 {
     1.0
 }
 
+/// About what a model of some billion weights takes.
+const fn reload_seconds() -> f64 {
+    20.0
+}
+
 /// The model's name where the fleet gives none.
 pub(super) fn default_model() -> String {
     "paceline-lab".to_owned()
@@ -134,9 +123,14 @@ pub(super) fn default_model() -> String {
 pub(super) const DEFAULT_MAX_SEQUENCES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 pub(super) const DEFAULT_TOKEN_BUDGET: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2047);
 const MAX_SERVERS: usize = 10_000;
+/// The statuses with which model servers say that their queue is full.
+const FULL: [u16; 2] = [429, 503];
+const NAME: &str = "one or more of letters, digits, '-', '_' and '.'";
+const MAX_BYTES: f64 = 1e15;
 
 impl FleetFile {
     fn check(self) -> Result<Fleet, FleetError> {
+        let devices = check_devices(self.devices)?;
         let mut servers = Vec::new();
         let mut names = HashSet::new();
         for (index, entry) in self.servers.into_iter().enumerate() {
@@ -147,7 +141,7 @@ impl FleetFile {
             }
             let name = entry.name.clone();
             let counted = entry.count.is_some();
-            let spec = entry.check(&at)?;
+            let spec = entry.check(&devices, &at)?;
             for number in 1..=count {
                 let name = if counted {
                     format!("{name}-{number}")
@@ -170,19 +164,24 @@ impl FleetFile {
         if servers.is_empty() {
             return Err(refused("servers", "[]", "a fleet has at least one server"));
         }
-        Ok(Fleet::new(servers))
+        Ok(Fleet::new(servers, devices))
     }
 }
 
 impl ServerEntry {
-    fn check(self, at: &dyn Fn(&str) -> String) -> Result<ServerSpec, FleetError> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if self.name.is_empty() || !self.name.bytes().all(plain) {
-            let allowed = "one or more of letters, digits, '-', '_' and '.'";
-            return Err(refused(at("name"), quoted(&self.name), allowed));
+    fn check(
+        self,
+        devices: &[DeviceSpec],
+        at: &dyn Fn(&str) -> String,
+    ) -> Result<ServerSpec, FleetError> {
+        if !is_name(&self.name) {
+            return Err(refused(at("name"), quoted(&self.name), NAME));
         }
         if !SPEEDS.contains(&self.speed) {
             return Err(refused(at("speed"), self.speed, "0.001 to 1000"));
+        }
+        if !FULL.contains(&self.full_status) {
+            return Err(refused(at("full_status"), self.full_status, "429 or 503"));
         }
         if self.model.is_empty() || self.model.bytes().any(|byte| byte.is_ascii_control()) {
             let allowed = "a name without control characters";
@@ -196,14 +195,48 @@ impl ServerEntry {
             KindName::Slots => Kind::Slots(self.slot_spec(at)?),
             KindName::Batching => Kind::Batching(self.batching_spec(at)?),
         };
+        let placement = self.placement(devices, at)?;
         Ok(ServerSpec {
             name: self.name,
             model: self.model,
             port: self.port,
             speed: self.speed,
             max_waiting: self.max_waiting,
+            full_status: self.full_status,
+            placement,
             kind,
         })
+    }
+
+    fn placement(
+        &self,
+        devices: &[DeviceSpec],
+        at: &dyn Fn(&str) -> String,
+    ) -> Result<Option<Placement>, FleetError> {
+        let (name, memory) = match (&self.device, &self.memory) {
+            (None, None) => return Ok(None),
+            (Some(name), Some(memory)) => (name, memory),
+            (Some(_), None) => {
+                let allowed = "with `device`, what a request takes of its memory";
+                return Err(refused(at("memory"), "nothing", allowed));
+            }
+            (None, Some(_)) => {
+                let allowed = "with `memory`, the device that it is taken of";
+                return Err(refused(at("device"), "nothing", allowed));
+            }
+        };
+        let device = devices.iter().position(|device| device.name == *name);
+        let device = device
+            .ok_or_else(|| refused(at("device"), quoted(name), "the name of one of `devices`"))?;
+        let MemoryEntry { base, per_size } = *memory;
+        for (key, bytes) in [("base", base), ("per_size", per_size)] {
+            if !(0.0..=MAX_BYTES).contains(&bytes) {
+                let path = at(&format!("memory.{key}"));
+                return Err(refused(path, bytes, "0 to 1e15 bytes"));
+            }
+        }
+        let memory = MemoryCost { base, per_size };
+        Ok(Some(Placement { device, memory }))
     }
 
     fn slot_spec(&self, at: &dyn Fn(&str) -> String) -> Result<SlotSpec, FleetError> {
@@ -277,6 +310,42 @@ impl ServerEntry {
             token_budget,
         })
     }
+}
+
+fn check_devices(entries: Vec<DeviceEntry>) -> Result<Vec<DeviceSpec>, FleetError> {
+    let mut devices: Vec<DeviceSpec> = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.into_iter().enumerate() {
+        let at = |key: &str| format!("devices[{index}].{key}");
+        let DeviceEntry {
+            name,
+            memory,
+            reload_seconds,
+        } = entry;
+        if !is_name(&name) {
+            return Err(refused(at("name"), quoted(&name), NAME));
+        }
+        if devices.iter().any(|other| other.name == name) {
+            let allowed = "no two devices may be of one name";
+            return Err(refused(at("name"), quoted(&name), allowed));
+        }
+        if !(1.0..=MAX_BYTES).contains(&memory) {
+            return Err(refused(at("memory"), memory, "1 to 1e15 bytes"));
+        }
+        if !(0.0..=86_400.0).contains(&reload_seconds) {
+            return Err(refused(at("reload_seconds"), reload_seconds, "0 to 86400"));
+        }
+        devices.push(DeviceSpec {
+            name,
+            memory: memory as u64,
+            reload: Duration::from_secs_f64(reload_seconds),
+        });
+    }
+    Ok(devices)
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !name.is_empty() && name.bytes().all(plain)
 }
 
 fn check_cost(cost: StepCost, at: &dyn Fn(&str) -> String) -> Result<StepCost, FleetError> {

@@ -21,6 +21,8 @@ pub struct Job {
     /// How long a slot server of speed 1 works at it; `None` lets the server's [`ServiceTime`](super::ServiceTime) tell it from
     /// the tokens. A batching server knows only tokens.
     pub service: Option<Duration>,
+    /// What its memory on a device depends on; `None`: its prompt's tokens.
+    pub size: Option<u64>,
     /// Whether each token is an event, or the first and the end only.
     pub stream: bool,
 }
@@ -33,8 +35,15 @@ impl Job {
             prompt_tokens: NonZeroU32::new(prompt_tokens).unwrap_or(NonZeroU32::MIN),
             output_tokens: NonZeroU32::new(output_tokens).unwrap_or(NonZeroU32::MIN),
             service: None,
+            size: None,
             stream: false,
         }
+    }
+
+    /// What its memory on a device depends on.
+    pub fn size(&self) -> u64 {
+        self.size
+            .unwrap_or_else(|| u64::from(self.prompt_tokens.get()))
     }
 
     /// A job that takes a slot server of speed 1 so long, of one token in and one out.
@@ -79,6 +88,8 @@ pub enum LossReason {
     Reload,
     /// It was told to drop its connections.
     Dropped,
+    /// Its device ran out of memory.
+    OutOfMemory,
 }
 
 /// Why a server did not accept a job.
@@ -89,6 +100,8 @@ pub enum Refusal {
     QueueFull {
         /// How many that is.
         waiting: usize,
+        /// The HTTP status with which the server says so.
+        status: u16,
     },
     /// The job alone would not fit into KV memory.
     #[error(
@@ -116,7 +129,10 @@ pub enum Refusal {
     Dropping,
     /// One of the errors of the `error_rate` that the server was told to have.
     #[error("told to fail at random")]
-    RandomError,
+    RandomError {
+        /// The HTTP status to fail with.
+        status: u16,
+    },
 }
 
 /// What a server is busy with.
@@ -130,6 +146,8 @@ pub struct Load {
     pub kv_used: u64,
     /// Tokens that fit into KV memory; 0 on a slot server.
     pub kv_tokens: u64,
+    /// Bytes of its device's memory that its running jobs take; 0 on a server without a device.
+    pub device_memory: u64,
 }
 
 impl Load {
@@ -158,6 +176,8 @@ pub struct Counters {
     pub cancelled: u64,
     /// Jobs dropped by the server.
     pub lost: u64,
+    /// Times that it crashed because its device ran out of memory.
+    pub crashes: u64,
     /// Times that a job was preempted.
     pub preemptions: u64,
     /// Prompt tokens computed, counted once a job, when its first token comes.

@@ -27,14 +27,18 @@
 //!   and the step takes as long as [`StepCost`] says. Sequences live in KV memory; when it overflows, the newest
 //!   is preempted and computed again later.
 //!
+//! Servers may share a device with memory ([`DeviceSpec`]): when their requests take more than there is, all of them crash together.
+//!
 //! What a server can be told while it runs (slower, stopped, failing, reloading) is a [`Control`]. What a fleet
 //! consists of is data, see [`Fleet`].
 
 mod batching;
 mod control;
+mod device;
 mod fleet;
 mod fleet_file;
 mod job;
+mod outbox;
 mod presets;
 mod server;
 mod slots;
@@ -45,9 +49,9 @@ mod work_clock;
 #[cfg(test)]
 mod tests;
 
-pub use control::{Condition, Control, ControlError, Mode};
-pub use fleet::{BatchingSpec, Fleet, Kind, ServerSpec, ServiceTime, SlotSpec};
-pub use fleet_file::FleetError;
+pub use control::{Condition, Control, ControlError, HealthAnswer, Loading, Mode};
+pub use device::{DeviceSpec, Devices, MemoryCost, Placement};
+pub use fleet::{BatchingSpec, Fleet, FleetError, Kind, ServerSpec, ServiceTime, SlotSpec};
 pub use job::{Counters, Event, EventKind, Job, JobId, Load, LossReason, Refusal};
 pub use server::Server;
 pub use step_cost::{Gpu, StepCost};

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use super::control::service_unavailable;
 use super::fleet::{BatchingSpec, Fleet, Kind, ServerSpec, ServiceTime, SlotSpec};
 use super::fleet_file::{DEFAULT_MAX_SEQUENCES, DEFAULT_TOKEN_BUDGET, default_model};
 use super::step_cost::Gpu;
@@ -36,7 +37,7 @@ impl Fleet {
             "slots8-equal" => slots("slot", 1.0, 8).collect(),
             _ => return None,
         };
-        Some(Self::new(servers))
+        Some(Self::new(servers, Vec::new()))
     }
 }
 
@@ -69,6 +70,8 @@ fn server(name: &str, number: usize, speed: f64, kind: Kind) -> ServerSpec {
         port: None,
         speed,
         max_waiting: None,
+        full_status: service_unavailable(),
+        placement: None,
         kind,
     }
 }

@@ -4,12 +4,13 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
 use super::batching::BatchingEngine;
-use super::control::{Condition, Control, ControlError, Mode};
+use super::control::{Condition, Control, ControlError, Loading, Mode};
 use super::fleet::{Kind, ServerSpec};
 use super::job::{Counters, Event, EventKind, Job, JobId, Load, LossReason, Refusal};
+use super::outbox::Outbox;
 use super::slots::SlotEngine;
 use super::time::Time;
-use super::work_clock::{Work, WorkClock};
+use super::work_clock::WorkClock;
 
 /// An emulated model server.
 ///
@@ -21,11 +22,14 @@ pub struct Server {
     clock: WorkClock,
     nominal_speed: f64,
     max_waiting: usize,
+    full_status: u16,
     speed: f64,
     mode: Mode,
     ready: bool,
     error_rate: f64,
+    error_status: u16,
     loaded_at: Time,
+    loading: Loading,
     random: Xoshiro256PlusPlus,
     counters: Counters,
 }
@@ -36,49 +40,30 @@ enum Engine {
     Batching(BatchingEngine),
 }
 
-/// Where an engine says what it did.
-pub(super) struct Outbox<'a> {
-    clock: &'a WorkClock,
-    events: &'a mut Vec<Event>,
-    pub(super) counters: &'a mut Counters,
-}
-
-impl Outbox<'_> {
-    pub(super) fn emit(&mut self, at: Work, job: JobId, kind: EventKind) {
-        // A server that is stopped is not asked to advance, and has nothing to say.
-        let Some(at) = self.clock.time_of(at) else {
-            return;
-        };
-        match kind {
-            EventKind::Done => self.counters.done += 1,
-            EventKind::Preempted => self.counters.preemptions += 1,
-            EventKind::FirstToken | EventKind::Tokens(_) | EventKind::Lost(_) => {}
-        }
-        self.events.push(Event { at, job, kind });
-    }
-
-    pub(super) fn count_first_token(&mut self, prompt_tokens: u32) {
-        self.counters.prompt_tokens += u64::from(prompt_tokens);
-    }
-}
+/// The status of random errors, unless it was told another.
+const RANDOM_ERROR: u16 = 500;
 
 impl Server {
     /// An idle server. `seed` decides which requests an `error_rate` hits.
     pub fn new(spec: &ServerSpec, seed: u64) -> Self {
+        let memory = spec.placement.map(|it| it.memory).unwrap_or_default();
         let engine = match &spec.kind {
-            Kind::Slots(slots) => Engine::Slots(SlotEngine::new(slots)),
-            Kind::Batching(batching) => Engine::Batching(BatchingEngine::new(batching)),
+            Kind::Slots(slots) => Engine::Slots(SlotEngine::new(slots, memory)),
+            Kind::Batching(batching) => Engine::Batching(BatchingEngine::new(batching, memory)),
         };
         Self {
             engine,
             clock: WorkClock::new(spec.speed),
             nominal_speed: spec.speed,
             max_waiting: spec.max_waiting.unwrap_or(usize::MAX),
+            full_status: spec.full_status,
             speed: 1.0,
             mode: Mode::Normal,
             ready: true,
             error_rate: 0.0,
+            error_status: RANDOM_ERROR,
             loaded_at: Time::ZERO,
+            loading: Loading::default(),
             random: Xoshiro256PlusPlus::seed_from_u64(seed),
             counters: Counters::default(),
         }
@@ -161,12 +146,16 @@ impl Server {
             self.mode = Mode::Normal;
             self.ready = true;
             self.error_rate = 0.0;
+            self.error_status = RANDOM_ERROR;
             self.loaded_at = self.loaded_at.min(now);
+            self.loading = Loading::default();
         }
         self.speed = control.speed.unwrap_or(self.speed);
         self.mode = control.mode.unwrap_or(self.mode);
         self.ready = control.ready.unwrap_or(self.ready);
         self.error_rate = control.error_rate.unwrap_or(self.error_rate);
+        self.error_status = control.error_status.unwrap_or(self.error_status);
+        self.loading = control.loading.unwrap_or(self.loading);
         if let Some(seconds) = control.reload_seconds {
             self.loaded_at = now + Duration::from_secs_f64(seconds);
             self.lose_all(now, LossReason::Reload, events);
@@ -183,6 +172,14 @@ impl Server {
         Ok(())
     }
 
+    /// The server's device has no more memory: all jobs are lost, and the model is loaded anew, which takes so long.
+    pub fn run_out_of_memory(&mut self, now: Time, reload: Duration, events: &mut Vec<Event>) {
+        self.advance(now, events);
+        self.counters.crashes += 1;
+        self.loaded_at = now + reload;
+        self.lose_all(now, LossReason::OutOfMemory, events);
+    }
+
     /// How the server is.
     pub fn condition(&self, now: Time) -> Condition {
         Condition {
@@ -192,6 +189,7 @@ impl Server {
             ready: self.ready,
             error_rate: self.error_rate,
             loading_seconds: self.loaded_at.since(now).as_secs_f64(),
+            loading: self.loading,
         }
     }
 
@@ -230,7 +228,8 @@ impl Server {
             return Err(Refusal::Loading);
         }
         if self.error_rate > 0.0 && self.random.random::<f64>() < self.error_rate {
-            return Err(Refusal::RandomError);
+            let status = self.error_status;
+            return Err(Refusal::RandomError { status });
         }
         let load = self.load();
         if let Engine::Batching(_) = self.engine {
@@ -251,6 +250,7 @@ impl Server {
         } else {
             Err(Refusal::QueueFull {
                 waiting: load.waiting,
+                status: self.full_status,
             })
         }
     }
@@ -269,11 +269,7 @@ impl Server {
     }
 
     fn parts<'a>(&'a mut self, events: &'a mut Vec<Event>) -> (&'a mut Engine, Outbox<'a>) {
-        let out = Outbox {
-            clock: &self.clock,
-            events,
-            counters: &mut self.counters,
-        };
+        let out = Outbox::new(&self.clock, events, &mut self.counters);
         (&mut self.engine, out)
     }
 }

@@ -5,15 +5,19 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::device::MemoryCost;
 use super::fleet::{ServiceTime, SlotSpec};
 use super::job::{EventKind, Job, JobId, Load};
-use super::server::Outbox;
+use super::outbox::Outbox;
 use super::work_clock::Work;
 
 #[derive(Clone, Debug)]
 pub(super) struct SlotEngine {
     slots: NonZeroUsize,
     service: ServiceTime,
+    memory_cost: MemoryCost,
+    /// Bytes that those on a slot take.
+    memory: u64,
     running: BinaryHeap<Reverse<Running>>,
     waiting: VecDeque<Job>,
     started: u64,
@@ -28,13 +32,16 @@ struct Running {
     prompt_tokens: u32,
     output_tokens: u32,
     stream: bool,
+    memory: u64,
 }
 
 impl SlotEngine {
-    pub(super) fn new(spec: &SlotSpec) -> Self {
+    pub(super) fn new(spec: &SlotSpec, memory_cost: MemoryCost) -> Self {
         Self {
             slots: spec.slots,
             service: spec.service,
+            memory_cost,
+            memory: 0,
             running: BinaryHeap::new(),
             waiting: VecDeque::new(),
             started: 0,
@@ -45,6 +52,7 @@ impl SlotEngine {
         Load {
             running: self.running.len(),
             waiting: self.waiting.len(),
+            device_memory: self.memory,
             ..Load::default()
         }
     }
@@ -67,6 +75,7 @@ impl SlotEngine {
             && first.ends <= limit
             && let Some(Reverse(ended)) = self.running.pop()
         {
+            self.memory -= ended.memory;
             out.count_first_token(ended.prompt_tokens);
             out.counters.generation_tokens += u64::from(ended.output_tokens);
             out.emit(ended.ends, ended.job, EventKind::FirstToken);
@@ -81,7 +90,13 @@ impl SlotEngine {
 
     pub(super) fn cancel(&mut self, now: Work, id: JobId) -> bool {
         let before = self.running.len();
-        self.running.retain(|Reverse(running)| running.job != id);
+        let mut freed = 0;
+        self.running.retain(|Reverse(running)| {
+            let stays = running.job != id;
+            freed += if stays { 0 } else { running.memory };
+            stays
+        });
+        self.memory -= freed;
         if self.running.len() < before {
             self.fill_slots(now);
             return true;
@@ -91,6 +106,7 @@ impl SlotEngine {
     }
 
     pub(super) fn drain(&mut self) -> Vec<JobId> {
+        self.memory = 0;
         let running = self.running.drain().map(|Reverse(running)| running.job);
         let waiting = self.waiting.drain(..).map(|job| job.id);
         running.chain(waiting).collect()
@@ -101,6 +117,8 @@ impl SlotEngine {
             && let Some(job) = self.waiting.pop_front()
         {
             self.started += 1;
+            let memory = self.memory_cost.of(&job);
+            self.memory += memory;
             self.running.push(Reverse(Running {
                 ends: now.after(self.service_of(&job)),
                 started: self.started,
@@ -108,6 +126,7 @@ impl SlotEngine {
                 prompt_tokens: job.prompt_tokens.get(),
                 output_tokens: job.output_tokens.get(),
                 stream: job.stream,
+                memory,
             }));
         }
     }

@@ -31,6 +31,7 @@ fn run(seed: u64, count: u64, step: Duration) -> RunReport {
             elapsed: Duration::from_secs(10),
             connections: 3,
             first_failure: None,
+            records: Vec::new(),
         },
     )
 }

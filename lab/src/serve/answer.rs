@@ -1,6 +1,4 @@
-//! What goes back to the client: bodies as long as their tokens, and errors.
-
-use std::sync::LazyLock;
+//! What goes back to the client: answers and errors.
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -13,45 +11,6 @@ use crate::model::{LossReason, Refusal};
 
 pub(super) type Body = Either<Full<Bytes>, TokenStream>;
 pub(super) type Answer = Response<Body>;
-
-/// Each token of an answer is this text: four bytes, as in English prose.
-const TOKEN: &str = "tok ";
-const READY_TOKENS: usize = 16_384;
-static READY_TEXT: LazyLock<String> = LazyLock::new(|| TOKEN.repeat(READY_TOKENS));
-
-/// The bytes of one token, on average.
-pub(super) const BYTES_PER_TOKEN: u64 = TOKEN.len() as u64;
-
-/// So many tokens of text.
-pub(super) fn text(tokens: u32) -> Text {
-    match READY_TEXT.get(..tokens as usize * TOKEN.len()) {
-        Some(ready) => Text::Ready(ready),
-        None => Text::Long(TOKEN.repeat(tokens as usize)),
-    }
-}
-
-/// Text of some tokens; short ones cost nothing.
-#[derive(Debug)]
-pub(super) enum Text {
-    Ready(&'static str),
-    Long(String),
-}
-
-impl Text {
-    pub(super) fn as_str(&self) -> &str {
-        match self {
-            Self::Ready(text) => text,
-            Self::Long(text) => text,
-        }
-    }
-
-    pub(super) fn into_bytes(self) -> Bytes {
-        match self {
-            Self::Ready(text) => Bytes::from_static(text.as_bytes()),
-            Self::Long(text) => Bytes::from(text),
-        }
-    }
-}
 
 pub(super) fn plain(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
     let mut answer = Response::new(Either::Left(Full::new(body)));
@@ -159,10 +118,20 @@ impl From<Refusal> for Failure {
             })
         };
         match refusal {
-            Refusal::QueueFull { .. } => told(StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
+            Refusal::QueueFull { status, .. } => {
+                let status = StatusCode::from_u16(status);
+                told(
+                    status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+                    "queue_full",
+                )
+            }
             Refusal::TooLong { .. } => told(StatusCode::BAD_REQUEST, "context_length_exceeded"),
             Refusal::Loading => told(StatusCode::SERVICE_UNAVAILABLE, "model_loading"),
-            Refusal::RandomError => told(StatusCode::INTERNAL_SERVER_ERROR, "random_error"),
+            Refusal::RandomError { status } => {
+                let status = StatusCode::from_u16(status);
+                let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                told(status, "random_error")
+            }
             Refusal::Dropping => Self::Reset,
             Refusal::Failing {
                 status,
@@ -184,7 +153,7 @@ impl From<LossReason> for Failure {
     fn from(reason: LossReason) -> Self {
         match reason {
             LossReason::Reload => Refusal::Loading.into(),
-            LossReason::Dropped => Self::Reset,
+            LossReason::Dropped | LossReason::OutOfMemory => Self::Reset,
         }
     }
 }

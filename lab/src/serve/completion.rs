@@ -6,8 +6,9 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::answer::{Answer, json, text};
+use super::answer::{Answer, json};
 use super::sse::Chunks;
+use super::token_text::text;
 
 /// Which of the two APIs is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,10 @@ use super::openai::{complete, models};
 use super::replica::{Replica, Snapshot};
 use super::request::read_body;
 use super::{Status, metrics};
-use crate::model::{Control, Mode};
+use crate::model::{Condition, Control, HealthAnswer, Mode};
+
+/// How often those look who wait for a server that hangs.
+const HANGING: Duration = Duration::from_millis(5);
 
 static SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 
@@ -91,6 +94,11 @@ async fn route(
         let message = format!("{} is not for {path}", request.method());
         return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message).into());
     }
+    if endpoint != Endpoint::Control {
+        while replica.hangs() {
+            tokio::time::sleep(HANGING).await;
+        }
+    }
     let condition = match endpoint {
         Endpoint::Health | Endpoint::Models | Endpoint::Metrics => Some(replica.condition()),
         _ => None,
@@ -102,7 +110,7 @@ async fn route(
         Endpoint::Infer => infer(replica, request).await,
         Endpoint::Chat => complete(Api::Chat, replica, request, reset).await,
         Endpoint::Completions => complete(Api::Completions, replica, request, reset).await,
-        Endpoint::Health => Ok(health(condition.is_some_and(|it| it.healthy))),
+        Endpoint::Health => Ok(health(condition)),
         Endpoint::Models => Ok(models(replica)),
         Endpoint::Metrics => {
             let page = metrics::render(&replica.spec().model, &replica.snapshot());
@@ -153,13 +161,10 @@ impl Endpoint {
     }
 }
 
-fn health(healthy: bool) -> Answer {
-    let status = if healthy {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    plain(status, "text/plain", Bytes::new())
+fn health(condition: Option<Condition>) -> Answer {
+    let answer = condition.map_or(HealthAnswer::Unavailable, |it| it.health());
+    let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::OK);
+    json(status, &serde_json::json!({ "status": answer.text() }))
 }
 
 async fn control(replica: &Replica, request: Request<Incoming>) -> Result<Answer, Failure> {

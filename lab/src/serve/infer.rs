@@ -6,12 +6,13 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
 
-use super::answer::{Answer, Failure, plain, text};
+use super::answer::{Answer, Failure, plain};
 use super::replica::{Demand, Replica};
 use super::request::{
     DEFAULT_OUTPUT_TOKENS, SizeHeaders, body_length, is_json, parse, read_body, service, tokens,
     tokens_of_bytes,
 };
+use super::token_text::text;
 
 /// The fields of a JSON body that say how much work it is; others are the model's own business.
 #[derive(Deserialize)]
@@ -45,6 +46,7 @@ async fn demand_of(request: Request<Incoming>) -> Result<Demand, Failure> {
             prompt_tokens: tokens("prompt_tokens", sizes.prompt_tokens)?,
             output_tokens: tokens("output_tokens", sizes.output_tokens)?,
             service: service("service_ms", sizes.service_ms)?,
+            size: None,
         },
         None => SizeHeaders::default(),
     };
@@ -58,5 +60,6 @@ async fn demand_of(request: Request<Incoming>) -> Result<Demand, Failure> {
             .or(body.output_tokens)
             .unwrap_or(DEFAULT_OUTPUT_TOKENS),
         service: headers.service.or(body.service),
+        size: headers.size,
     })
 }

@@ -1,4 +1,4 @@
-//! `/metrics` in the Prometheus text format, by vLLM's names.
+//! `/metrics` in the Prometheus text format, by vLLM's names where it has one.
 
 use std::fmt::Write;
 
@@ -21,47 +21,57 @@ pub(super) fn render(model: &str, snapshot: &Snapshot) -> String {
         labels: format!("engine=\"0\",model_name=\"{}\"", escaped(model)),
     };
     page.gauge(
-        "num_requests_running",
+        "vllm:num_requests_running",
         "Requests on a slot or in the batch.",
         load.running as f64,
     );
     page.gauge(
-        "num_requests_waiting",
+        "vllm:num_requests_waiting",
         "Requests that wait for one.",
         load.waiting as f64,
     );
     page.gauge(
-        "kv_cache_usage_perc",
+        "vllm:kv_cache_usage_perc",
         "Used part of KV memory, 1 is all of it.",
         load.kv_usage(),
     );
     page.counter(
-        "prompt_tokens_total",
+        "vllm:prompt_tokens_total",
         "Prompt tokens computed.",
         counters.prompt_tokens,
     );
     page.counter(
-        "generation_tokens_total",
+        "vllm:generation_tokens_total",
         "Tokens generated.",
         counters.generation_tokens,
     );
     page.counter(
-        "num_preemptions_total",
+        "vllm:num_preemptions_total",
         "Preemptions for want of KV memory.",
         counters.preemptions,
     );
     page.counter(
-        "request_success_total",
+        "vllm:request_success_total",
         "Requests completed.",
         counters.done,
     );
+    page.gauge(
+        "lab:device_memory_used_bytes",
+        "Memory of the device that requests take.",
+        load.device_memory as f64,
+    );
+    page.counter(
+        "lab:out_of_memory_crashes_total",
+        "Crashes because the device ran out of memory.",
+        counters.crashes,
+    );
     page.histogram(
-        "time_to_first_token_seconds",
+        "vllm:time_to_first_token_seconds",
         "Time to the first token.",
         first_token_seconds,
     );
     page.histogram(
-        "e2e_request_latency_seconds",
+        "vllm:e2e_request_latency_seconds",
         "Time to the last token.",
         latency_seconds,
     );
@@ -77,32 +87,29 @@ struct Page {
 impl Page {
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.head(name, help, "gauge");
-        let _ = writeln!(self.text, "vllm:{name}{{{}}} {value}", self.labels);
+        let _ = writeln!(self.text, "{name}{{{}}} {value}", self.labels);
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, help, "counter");
-        let _ = writeln!(self.text, "vllm:{name}{{{}}} {value}", self.labels);
+        let _ = writeln!(self.text, "{name}{{{}}} {value}", self.labels);
     }
 
     fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.head(name, help, "histogram");
         let Self { text, labels } = self;
         for (bound, count) in histogram.cumulative() {
-            let _ = writeln!(
-                text,
-                "vllm:{name}_bucket{{{labels},le=\"{bound:?}\"}} {count}"
-            );
+            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound:?}\"}} {count}");
         }
         let count = histogram.count();
-        let _ = writeln!(text, "vllm:{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-        let _ = writeln!(text, "vllm:{name}_sum{{{labels}}} {}", histogram.sum());
-        let _ = writeln!(text, "vllm:{name}_count{{{labels}}} {count}");
+        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+        let _ = writeln!(text, "{name}_sum{{{labels}}} {}", histogram.sum());
+        let _ = writeln!(text, "{name}_count{{{labels}}} {count}");
     }
 
     fn head(&mut self, name: &str, help: &str, kind: &str) {
-        let _ = writeln!(self.text, "# HELP vllm:{name} {help}");
-        let _ = writeln!(self.text, "# TYPE vllm:{name} {kind}");
+        let _ = writeln!(self.text, "# HELP {name} {help}");
+        let _ = writeln!(self.text, "# TYPE {name} {kind}");
     }
 }
 

@@ -35,6 +35,7 @@
 //! | `x-prompt-tokens` | `prompt_tokens` | tokens that go in | a quarter of the body's bytes |
 //! | `x-output-tokens` | `output_tokens` | tokens that come out | 128 |
 //! | `x-service-ms` | `service_ms` | time on a slot server of speed 1 | what the fleet says for so many tokens |
+//! | `x-request-size` | | size, by which it takes memory of a [device](crate::model::Fleet#devices) | the tokens that go in |
 //!
 //! Tokens of 0 count as 1. The answer is text of 4 bytes an output token, sent when the last one is done.
 //!
@@ -47,10 +48,11 @@
 //!
 //! ## `GET /health`, `GET /metrics`
 //!
-//! Health is 200, or 503 while the server loads, is stopped or was told not to be ready. Metrics are in the Prometheus text format
+//! Health is 200 and `{"status":"ready"}`, or 503 while the server loads, is stopped or was told not to be ready. Metrics are in the Prometheus text format
 //! by vLLM's names: `vllm:num_requests_running`, `vllm:num_requests_waiting`, `vllm:kv_cache_usage_perc`, `vllm:prompt_tokens_total`,
 //! `vllm:generation_tokens_total`, `vllm:num_preemptions_total`, `vllm:request_success_total`, `vllm:time_to_first_token_seconds` and
-//! `vllm:e2e_request_latency_seconds`.
+//! `vllm:e2e_request_latency_seconds`. `lab:device_memory_used_bytes` is what the server's requests take of its device's memory, and
+//! `lab:out_of_memory_crashes_total` how often that ran out.
 //!
 //! ## `POST /control`, `GET /control`
 //!
@@ -63,10 +65,15 @@
 //! | `{"mode": {"fail": {"status": 503, "retry_after_seconds": 5}}}` | new requests fail at once |
 //! | `{"mode": "drop"}` | connections are reset, those of requests under way too |
 //! | `{"ready": false}` | `/health` says 503, requests are served |
-//! | `{"error_rate": 0.1}` | one request in ten fails with 500 |
+//! | `{"error_rate": 0.1}` | one request in ten fails with 500, or with `error_status` |
 //! | `{"reload_seconds": 30}` | a cold start: requests under way are lost, and for 30 s all is 503 |
+//! | `{"reload_seconds": 30, "loading": "says"}` | the same, but `/health` says 200 and `{"status":"loading"}` |
+//! | `{"reload_seconds": 30, "loading": "hang"}` | a cold start that answers nothing for 30 s, and then everything |
 //! | `{"normal": true}` | back to normal |
 //! | `{"reset_counters": true}` | counters and histograms start from zero |
+//!
+//! Servers that share a [device](crate::model::Fleet#devices) crash when it runs out of memory: connections of requests under way are reset,
+//! and until the models are loaded again all is 503.
 //!
 //! A client that goes away cancels its request: its slot or KV memory is free at once.
 
@@ -84,22 +91,26 @@ mod replica;
 mod request;
 mod sse;
 mod text_bytes;
+mod token_text;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::model::{Condition, Control, ControlError, Counters, Fleet, Load, ServerSpec, Time};
+use crate::model::{
+    Condition, Control, ControlError, Counters, Devices, Fleet, Load, ServerSpec, Time,
+};
 use clock::ScaledClock;
 use pacer::Agenda;
 use replica::Replica;
 
 /// How a fleet is served.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// The address to listen on; 127.0.0.1 unless told otherwise.
     pub host: IpAddr,
@@ -110,6 +121,8 @@ pub struct Options {
     pub time_scale: f64,
     /// Decides which requests an `error_rate` hits.
     pub seed: u64,
+    /// What all servers are told before they answer anything: to load for a while, say.
+    pub begin: Control,
 }
 
 impl Default for Options {
@@ -119,6 +132,7 @@ impl Default for Options {
             base_port: 0,
             time_scale: 1.0,
             seed: 1,
+            begin: Control::default(),
         }
     }
 }
@@ -130,6 +144,7 @@ pub struct FleetServer {
     replicas: Vec<Arc<Replica>>,
     clock: ScaledClock,
     agenda: Arc<Agenda>,
+    devices: Arc<Mutex<Devices>>,
     /// Dropped to end the HTTP thread.
     running: Option<oneshot::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
@@ -184,6 +199,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Nothing that a server can be told.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// No thread, or no event loop.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -213,6 +231,8 @@ impl FleetServer {
         }
         let clock = ScaledClock::start(options.time_scale);
         let agenda = Arc::new(Agenda::of(fleet.servers().len()));
+        let devices = Devices::new(fleet.devices(), fleet.placements());
+        let devices = Arc::new(Mutex::new(devices));
         let mut endpoints = Vec::new();
         let mut replicas = Vec::new();
         let mut listening = Vec::new();
@@ -225,7 +245,9 @@ impl FleetServer {
                 model: spec.model.clone(),
             });
             let seed = options.seed.wrapping_add(index as u64);
-            let replica = Replica::new(spec, index, seed, clock, Arc::clone(&agenda));
+            let (agenda, devices) = (Arc::clone(&agenda), Arc::clone(&devices));
+            let replica = Replica::new(spec, index, seed, clock, agenda, devices);
+            replica.control(&options.begin)?;
             let replica = Arc::new(replica);
             listening.push((listener, Arc::clone(&replica)));
             replicas.push(replica);
@@ -236,6 +258,7 @@ impl FleetServer {
             replicas,
             clock,
             agenda,
+            devices,
             running: Some(running),
             threads: Vec::new(),
         };
@@ -270,6 +293,15 @@ impl FleetServer {
         Ok(Status::from(self.replica(server)?.snapshot()))
     }
 
+    /// How often each device has run out of memory, in the fleet's order.
+    pub fn crashes(&self) -> Vec<(String, u64)> {
+        let devices = self.devices.lock();
+        let crashes = devices.crashes();
+        crashes
+            .map(|(device, count)| (device.to_owned(), count))
+            .collect()
+    }
+
     fn replica(&self, name: &str) -> Result<&Replica, ServeError> {
         let mut replicas = self.replicas.iter();
         let replica = replicas.find(|replica| replica.spec().name == name);
@@ -281,9 +313,13 @@ impl FleetServer {
     fn spawn_pacer(&mut self) -> io::Result<()> {
         let (agenda, replicas, clock) =
             (Arc::clone(&self.agenda), self.replicas.clone(), self.clock);
-        let pacer = Builder::new()
-            .name("lab-pacer".to_owned())
-            .spawn(move || agenda.run(&replicas, clock))?;
+        let pacer = Builder::new().name("lab-pacer".to_owned()).spawn(move || {
+            agenda.run(clock, |server| {
+                if let Some(replica) = replicas.get(server) {
+                    replica.catch_up();
+                }
+            });
+        })?;
         self.threads.push(pacer);
         Ok(())
     }

@@ -97,6 +97,7 @@ impl Asked {
             prompt_tokens: headers.prompt_tokens.unwrap_or(prompt_tokens),
             output_tokens,
             service: headers.service,
+            size: headers.size,
         };
         let sizes = (demand.prompt_tokens, demand.output_tokens);
         let options = self.stream_options.as_ref();

@@ -4,13 +4,11 @@
 //! So a thread of its own sleeps until the earliest time that any server named. It is late by some ten microseconds, which never add
 //! up: servers schedule by their own absolute times and only what they tell the world is late.
 
-use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::Thread;
 
 use super::clock::ScaledClock;
-use super::replica::Replica;
 use crate::model::Time;
 
 /// When each server next wants to be looked at.
@@ -66,17 +64,17 @@ impl Agenda {
         due.min().unwrap_or(NEVER)
     }
 
-    /// Until [`stop`](Self::stop).
-    pub(super) fn run(&self, replicas: &[Arc<Replica>], clock: ScaledClock) {
+    /// Calls `catch_up` with the number of each server that is due, until [`stop`](Self::stop).
+    pub(super) fn run(&self, clock: ScaledClock, catch_up: impl Fn(usize)) {
         sleep_precisely();
         // Set once: `run` is called once an agenda.
         let _ = self.pacer.set(std::thread::current());
         while !self.stopped.load(SeqCst) {
             self.sleeps_until.store(0, SeqCst);
             let now = clock.now().as_nanos();
-            for (due, replica) in self.due.iter().zip(replicas) {
+            for (due, server) in self.due.iter().zip(0..) {
                 if due.load(SeqCst) <= now {
-                    replica.catch_up();
+                    catch_up(server);
                 }
             }
             let earliest = self.earliest();

@@ -12,8 +12,8 @@ use super::clock::ScaledClock;
 use super::histogram::Histogram;
 use super::pacer::Agenda;
 use crate::model::{
-    Condition, Control, ControlError, Counters, Event, EventKind, Job, JobId, Load, LossReason,
-    Refusal, Server, ServerSpec, Time,
+    Condition, Control, ControlError, Counters, Devices, Event, EventKind, Job, JobId, Load,
+    LossReason, Refusal, Server, ServerSpec, Time,
 };
 
 /// A server's state, for the HTTP handlers and the pacer alike.
@@ -24,6 +24,8 @@ pub(super) struct Replica {
     index: usize,
     clock: ScaledClock,
     agenda: Arc<Agenda>,
+    /// Of the whole fleet. Locked last, under `live`.
+    devices: Arc<Mutex<Devices>>,
     live: Mutex<Live>,
 }
 
@@ -66,6 +68,7 @@ pub(super) struct Demand {
     pub(super) prompt_tokens: u32,
     pub(super) output_tokens: u32,
     pub(super) service: Option<Duration>,
+    pub(super) size: Option<u64>,
 }
 
 /// A job under way. Dropped before its end, it cancels the job: the client has gone.
@@ -93,6 +96,7 @@ impl Replica {
         seed: u64,
         clock: ScaledClock,
         agenda: Arc<Agenda>,
+        devices: Arc<Mutex<Devices>>,
     ) -> Self {
         Self {
             // A server's name has no character that a header could not have.
@@ -101,6 +105,7 @@ impl Replica {
             index,
             clock,
             agenda,
+            devices,
             live: Mutex::new(Live {
                 server: Server::new(spec, seed),
                 waiters: HashMap::new(),
@@ -167,6 +172,11 @@ impl Replica {
         self.live.lock().server.condition(self.clock.now())
     }
 
+    /// Whether it answers nothing before it has loaded.
+    pub(super) fn hangs(&self) -> bool {
+        self.condition().hangs()
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         self.with_live(|live, now| {
             live.server.advance(now, &mut live.events);
@@ -192,6 +202,7 @@ impl Replica {
             live.next_job += 1;
             let job = Job {
                 service: demand.service,
+                size: demand.size,
                 stream,
                 ..Job::of_tokens(id, demand.prompt_tokens, demand.output_tokens)
             };
@@ -224,9 +235,29 @@ impl Replica {
         // Only now, so that under the lock time never goes back.
         let now = self.clock.now();
         let result = act(&mut live, now);
+        if self.spec.placement.is_some() {
+            self.settle(&mut live, now);
+        } else {
+            self.agenda.schedule(self.index, live.server.next_event());
+        }
         live.dispatch();
-        self.agenda.schedule(self.index, live.server.next_event());
         result
+    }
+
+    /// Says what the server's requests take of its device. If that is more than there is, all servers of the device crash: this one at
+    /// once, the others when the pacer comes to them, which it does next.
+    fn settle(&self, live: &mut Live, now: Time) {
+        let Live { server, events, .. } = live;
+        let mut devices = self.devices.lock();
+        let crashing = devices.take(self.index, server.load().device_memory);
+        if let Some(reload) = devices.crash(self.index) {
+            server.run_out_of_memory(now, reload, events);
+        }
+        // Under the lock of the devices: the last word about a server that has to crash is that it is due now, or its own when it has.
+        self.agenda.schedule(self.index, server.next_event());
+        for other in crashing.into_iter().filter(|other| *other != self.index) {
+            self.agenda.schedule(other, Some(now));
+        }
     }
 }
 

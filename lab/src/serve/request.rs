@@ -9,7 +9,8 @@ use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::{Request, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::answer::{ApiError, BYTES_PER_TOKEN};
+use super::answer::ApiError;
+use super::token_text::BYTES_PER_TOKEN;
 use crate::json;
 
 /// Tokens of an answer whose request does not say how many.
@@ -24,6 +25,8 @@ pub(super) struct SizeHeaders {
     pub(super) prompt_tokens: Option<u32>,
     pub(super) output_tokens: Option<u32>,
     pub(super) service: Option<Duration>,
+    /// What the request says of its size; no body says that.
+    pub(super) size: Option<u64>,
 }
 
 impl SizeHeaders {
@@ -35,6 +38,7 @@ impl SizeHeaders {
             prompt_tokens: tokens("x-prompt-tokens", number(headers, "x-prompt-tokens")?)?,
             output_tokens: tokens("x-output-tokens", number(headers, "x-output-tokens")?)?,
             service: service("x-service-ms", service_millis)?,
+            size: number(headers, "x-request-size")?,
         })
     }
 }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::answer::text;
 use super::connection::ResetSwitch;
 use super::replica::{Progress, Ticket};
+use super::token_text::text;
 use crate::model::LossReason;
 
 /// The texts of a stream's events.
@@ -96,7 +96,7 @@ impl Body for TokenStream {
             }
             Some(Progress::End(Err(reason))) => {
                 stream.end();
-                if reason == LossReason::Dropped {
+                if reason != LossReason::Reload {
                     stream.reset.set();
                 }
                 return Poll::Ready(Some(Err(CutOff)));

@@ -3,7 +3,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::answer::BYTES_PER_TOKEN;
+use super::token_text::BYTES_PER_TOKEN;
 
 /// The bytes of the text in a prompt or a message, whatever its form: a string, an array of strings or of
 /// parts with a `text`, or an array of tokens (four bytes each). The text itself is not kept.

@@ -22,14 +22,19 @@ pub trait LoadBalancer {
         None
     }
 
+    /// A held call that the gateway answers itself, by an error. Asked after everything that may have happened, until there is none.
+    fn refuse(&mut self, _now: Time) -> Option<Refused> {
+        None
+    }
+
     /// A held call will not be waited for any more.
-    fn abandon(&mut self, _call: usize) {}
+    fn abandon(&mut self, _call: &Call) {}
 
     /// The set of servers that may be chosen has changed.
     fn membership(&mut self, _now: Time, _fleet: &Fleet) {}
 
     /// Time has passed, [`paceline::worker::Worker::TICK`] since the last.
-    fn tick(&mut self, _now: Time) {}
+    fn tick(&mut self, _now: Time, _fleet: &Fleet) {}
 
     /// A worker lost all that it knew, and what it had in flight will never be reported to its successor.
     fn restart_worker(&mut self, _gateway: usize, _worker: usize, _now: Time) {}
@@ -49,6 +54,17 @@ pub enum Pick {
     Hold,
     /// There is no server to choose, and the gateway says so.
     Unavailable,
+    /// The gateway answers it itself, by an error of this status.
+    Refused(u16),
+}
+
+/// A call that waited and is answered by the gateway, by an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Which call.
+    pub call: usize,
+    /// The status of the answer.
+    pub status: u16,
 }
 
 /// The end of a call, as the gateway that sent it sees it.

@@ -53,8 +53,8 @@ impl LoadBalancer for CentralQueue {
         Some((self.line.pop_front()?, server))
     }
 
-    fn abandon(&mut self, call: usize) {
-        self.line.retain(|waiting| *waiting != call);
+    fn abandon(&mut self, call: &Call) {
+        self.line.retain(|waiting| *waiting != call.id);
     }
 }
 
@@ -136,6 +136,8 @@ pub enum Rule {
     AddedDelay,
     /// The time of a mean request in saturation, times the requests there.
     PaceTimesLoad,
+    /// The same, among the servers that are ready and serve what they get, as long as there are any.
+    PaceOfServing,
 }
 
 impl Oracle {
@@ -159,7 +161,7 @@ impl Oracle {
                 let before = there.checked_sub(1).map_or(0.0, &delay);
                 (others + 1.0) * delay(there) - others * before
             }
-            Rule::PaceTimesLoad => {
+            Rule::PaceTimesLoad | Rule::PaceOfServing => {
                 let pace = self.pace.get(server).copied().unwrap_or(f64::INFINITY);
                 let slowed = replica.spec.speed / speed(replica);
                 pace * slowed * (there as f64 + 1.0)
@@ -169,9 +171,16 @@ impl Oracle {
 }
 
 impl LoadBalancer for Oracle {
-    fn pick(&mut self, _call: &Call, _now: Time, fleet: &Fleet) -> Pick {
+    fn pick(&mut self, _call: &Call, now: Time, fleet: &Fleet) -> Pick {
+        let serves = |replica: &Replica| {
+            let condition = replica.server.condition(now);
+            condition.healthy && condition.serves()
+        };
+        let knows = self.rule == Rule::PaceOfServing;
+        let leaves_out = knows && fleet.present().any(|(_, replica)| serves(replica));
         let scores: Vec<(usize, f64)> = fleet
             .present()
+            .filter(|(_, replica)| !leaves_out || serves(replica))
             .map(|(server, replica)| (server, self.score(server, replica)))
             .collect();
         let score_of = |place: usize| scores.get(place).map_or(f64::INFINITY, |it| it.1);

@@ -24,6 +24,8 @@ pub struct Call {
     pub service: Option<Duration>,
     /// What it shows of that before it runs, in the workload's unit.
     pub size: Option<u64>,
+    /// Who sends it: the place in the scenario's callers.
+    pub caller: usize,
     /// When the client gives up, counted from the sending; `None`: never.
     pub patience: Option<Duration>,
 }
@@ -40,9 +42,23 @@ impl Call {
             prompt_tokens: self.prompt_tokens,
             output_tokens: self.output_tokens,
             service: self.service,
+            size: self.size,
             stream: false,
         }
     }
+}
+
+/// Who sends requests, and what they say of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Caller {
+    /// The part of the requests, relative to the other callers'.
+    pub share: f64,
+    /// Which tenant it is.
+    pub tenant: Option<String>,
+    /// Which priority class its requests are of.
+    pub priority: Option<String>,
+    /// How long its requests may take.
+    pub deadline: Option<Duration>,
 }
 
 /// What became of a [`Call`].

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::Serialize;
 
 use super::balancer::Counters;
-use super::engine::{self, Run};
+use super::engine::{self, Run, Setup};
+use super::faulty::sent_to_faulty;
 use super::policy::Policy;
 use super::scenario::{Case, ScenarioError};
-use super::statistics::{Bootstrap, Estimate, Figure, Figures, Sample, counted};
+use super::statistics::{Bootstrap, BySeed, Estimate, Figure, Figures, Sample, counted};
 
 /// What a case showed.
 #[derive(Clone, Debug, Serialize)]
@@ -38,8 +39,33 @@ pub struct PolicyResult {
     pub steady: Part,
     /// From the first request on.
     pub whole: Part,
+    /// Seed by seed, over the whole run, to full-scan least request; nothing where that took no part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seeds_to_least_request: Option<SeedRatios>,
     /// Run by run.
     pub runs: Vec<RunResult>,
+}
+
+/// What a policy did to the same requests as another, seed by seed: ratios of figures of the whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SeedRatios {
+    /// Of the mean latencies.
+    pub mean: BySeed,
+    /// Of the 99 % quantiles.
+    pub p99: BySeed,
+}
+
+impl SeedRatios {
+    fn of(runs: &[RunResult], to: &[RunResult]) -> Self {
+        let ratios = |figure: fn(&Figures) -> f64| {
+            let pairs = runs.iter().zip(to);
+            BySeed::of(pairs.map(|(it, to)| figure(&it.whole) / figure(&to.whole)))
+        };
+        Self {
+            mean: ratios(|it| it.mean),
+            p99: ratios(|it| it.p99),
+        }
+    }
 }
 
 /// A part of the runs: figures of all seeds together.
@@ -69,10 +95,18 @@ pub struct RunResult {
     pub steady: Figures,
     /// From the first request on.
     pub whole: Figures,
+    /// After the warm-up, by caller; nothing where there is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<Figures>,
     /// The most requests that were outstanding at one server.
     pub peak_outstanding: usize,
+    /// Of the requests that were sent while a server was not as it should be, the part that went to such a server; nothing where none was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_to_faulty: Option<f64>,
     /// Times that a sequence was preempted for want of KV memory.
     pub preemptions: u64,
+    /// Times that a device ran out of memory, and all its servers crashed.
+    pub crashes: u64,
     /// What the policy counted.
     pub counters: Counters,
     /// After the warm-up, in rising order.
@@ -137,14 +171,22 @@ pub fn run_case(
         let runs = done.by_ref().take(seeds).collect();
         PolicyResult::new(policy, &bootstrap, runs)
     };
-    Ok(CaseResult {
+    let mut result = CaseResult {
         case: case.to_string(),
         rate: case.rate(),
         capacity: case.capacity,
         gateways: case.gateways,
         workers: case.workers,
         policies: policies.iter().map(&mut of_policy).collect(),
-    })
+    };
+    if let Some(other) = result.least_request() {
+        let of = |it: &PolicyResult| SeedRatios::of(&it.runs, &other.runs);
+        let ratios: Vec<SeedRatios> = result.policies.iter().map(of).collect();
+        for (policy, ratios) in result.policies.iter_mut().zip(ratios) {
+            policy.seeds_to_least_request = Some(ratios);
+        }
+    }
+    Ok(result)
 }
 
 /// One run of one policy.
@@ -174,13 +216,31 @@ pub fn run_one(
         latencies,
         steady: Figures::of(&run, scenario.warm_up, goal),
         whole: Figures::of(&run, 0.0, goal),
+        callers: by_caller(&run, &setup, scenario.warm_up, goal),
         peak_outstanding: run.peak_outstanding.iter().copied().max().unwrap_or(0),
+        sent_to_faulty: sent_to_faulty(&setup.incidents, counted(&run, 0.0)),
         preemptions: run.preemptions,
+        crashes: run.crashes,
         counters: run.counters,
         steady_sample: sample(scenario.warm_up),
         whole_sample: sample(0.0),
     };
     Ok((run, result))
+}
+
+/// The figures of each caller, where there are several.
+fn by_caller(run: &Run, setup: &Setup, skip: f64, goal: Option<f64>) -> Vec<Figures> {
+    if setup.callers.len() < 2 {
+        return Vec::new();
+    }
+    let endings = counted(run, skip);
+    let first = setup.calls.len() - endings.len();
+    let of = |caller| {
+        let calls = setup.calls.iter().skip(first).zip(endings);
+        let own = calls.filter(move |(call, _)| call.caller == caller);
+        Figures::of_endings(own.map(|(_, ending)| ending), goal)
+    };
+    (0..setup.callers.len()).map(of).collect()
 }
 
 impl PolicyResult {
@@ -194,12 +254,20 @@ impl PolicyResult {
             policy: policy.to_string(),
             steady: part(|run| &run.steady_sample, |run| run.steady),
             whole: part(|run| &run.whole_sample, |run| run.whole),
+            seeds_to_least_request: None,
             runs,
         }
     }
 }
 
 impl PolicyResult {
+    /// The mean of [`RunResult::sent_to_faulty`].
+    pub fn sent_to_faulty(&self) -> Option<f64> {
+        let parts = self.runs.iter().map(|run| run.sent_to_faulty);
+        let parts = parts.collect::<Option<Vec<f64>>>()?;
+        Some(super::statistics::mean(parts.into_iter()))
+    }
+
     /// The latencies of all runs after the warm-up, in rising order.
     pub fn latencies(&self) -> Vec<f64> {
         let runs = self.runs.iter().map(|run| run.latencies.as_slice());

@@ -1,9 +1,10 @@
-use crate::model::{Server, ServerSpec};
+use crate::model::{DeviceSpec, Devices, Server, ServerSpec};
 
 /// The servers of a run, as they are at this moment.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     pub(super) replicas: Vec<Replica>,
+    pub(super) devices: Devices,
 }
 
 /// One server of a run.
@@ -21,7 +22,12 @@ pub struct Replica {
 
 impl Fleet {
     /// Idle servers; `seed` decides what is random about them.
-    pub(super) fn new(specs: &[ServerSpec], present: &[bool], seed: u64) -> Self {
+    pub(super) fn new(
+        specs: &[ServerSpec],
+        devices: &[DeviceSpec],
+        present: &[bool],
+        seed: u64,
+    ) -> Self {
         let replicas = specs.iter().zip(present).zip(0..);
         let replicas = replicas.map(|((spec, present), number)| Replica {
             spec: spec.clone(),
@@ -31,6 +37,7 @@ impl Fleet {
         });
         Self {
             replicas: replicas.collect(),
+            devices: Devices::new(devices, specs.iter().map(|spec| spec.placement)),
         }
     }
 

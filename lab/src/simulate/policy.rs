@@ -17,7 +17,7 @@ use crate::model::{Kind, ServerSpec};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Policy {
     /// The filter's code, with these in its configuration.
-    Paceline(Settings),
+    Paceline(Box<Settings>),
     /// What somebody else has published, written for this simulator.
     Other(Other),
     /// What nobody could deploy.
@@ -39,17 +39,20 @@ pub enum Bound {
     AddedDelay,
     /// True speeds and counts; see [`Rule::PaceTimesLoad`].
     PaceTimesLoad,
+    /// The same, and which servers fail, hang or load; see [`Rule::PaceOfServing`].
+    PaceOfServing,
 }
 
 impl Bound {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::CentralQueue,
         Self::Clairvoyant,
         Self::TrueWork,
         Self::OwnDelay,
         Self::AddedDelay,
         Self::PaceTimesLoad,
+        Self::PaceOfServing,
     ];
 
     /// Its name.
@@ -61,6 +64,7 @@ impl Bound {
             Self::OwnDelay => "bound:own_delay",
             Self::AddedDelay => "bound:added_delay",
             Self::PaceTimesLoad => "bound:pace_times_load",
+            Self::PaceOfServing => "bound:pace_of_serving",
         }
     }
 }
@@ -76,6 +80,10 @@ pub enum Other {
     EnvoyLeastRequest,
     /// Envoy `LEAST_REQUEST` with `selection_method: FULL_SCAN`.
     EnvoyLeastRequestFullScan,
+    /// Envoy `LEAST_REQUEST` with its outlier detection.
+    EnvoyLeastRequestEjecting,
+    /// The same, and its active health checks.
+    EnvoyLeastRequestChecked,
     /// tower's peak-EWMA with two choices.
     TowerPeakEwma,
     /// Prequal's hot-cold lexicographic rule on asynchronous probes.
@@ -84,11 +92,13 @@ pub enum Other {
 
 impl Other {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::EnvoyRoundRobin,
         Self::EnvoyRandom,
         Self::EnvoyLeastRequest,
         Self::EnvoyLeastRequestFullScan,
+        Self::EnvoyLeastRequestEjecting,
+        Self::EnvoyLeastRequestChecked,
         Self::TowerPeakEwma,
         Self::PrequalHcl,
     ];
@@ -100,6 +110,8 @@ impl Other {
             Self::EnvoyRandom => "envoy:random",
             Self::EnvoyLeastRequest => "envoy:least_request",
             Self::EnvoyLeastRequestFullScan => "envoy:least_request_full_scan",
+            Self::EnvoyLeastRequestEjecting => "envoy:least_request_ejecting",
+            Self::EnvoyLeastRequestChecked => "envoy:least_request_checked",
             Self::TowerPeakEwma => "tower:peak_ewma",
             Self::PrequalHcl => "prequal:hcl",
         }
@@ -111,13 +123,11 @@ impl Policy {
     pub fn balancer(&self, setup: &Setup, config: &Map<String, Value>) -> Box<dyn LoadBalancer> {
         let (gateways, workers, seed) = (setup.gateways, setup.workers, setup.seed);
         match self {
-            Self::Paceline(settings) => Box::new(Gateways::new(
-                settings.beside(config),
-                gateways,
-                workers,
-                setup.calls.len(),
-                seed,
-            )),
+            Self::Paceline(settings) => {
+                let settings = settings.beside(config);
+                let settings = settings.on(&setup.servers, &setup.devices);
+                Box::new(Gateways::new(settings, setup))
+            }
             Self::Other(other) => match other {
                 Other::EnvoyRoundRobin => Box::new(envoy::RoundRobin::new(gateways, workers, seed)),
                 Other::EnvoyRandom => Box::new(envoy::Random::new(seed)),
@@ -126,6 +136,12 @@ impl Policy {
                 }
                 Other::EnvoyLeastRequestFullScan => {
                     Box::new(envoy::LeastRequest::new(None, gateways, seed))
+                }
+                Other::EnvoyLeastRequestEjecting => {
+                    Box::new(envoy::Guarded::new(false, gateways, seed))
+                }
+                Other::EnvoyLeastRequestChecked => {
+                    Box::new(envoy::Guarded::new(true, gateways, seed))
                 }
                 Other::TowerPeakEwma => Box::new(PeakEwma::new(gateways, seed)),
                 Other::PrequalHcl => Box::new(Prequal::new(gateways, setup.calls.len(), seed)),
@@ -142,6 +158,7 @@ impl Policy {
                     Bound::OwnDelay => oracle(Rule::OwnDelay),
                     Bound::AddedDelay => oracle(Rule::AddedDelay),
                     Bound::PaceTimesLoad => oracle(Rule::PaceTimesLoad),
+                    Bound::PaceOfServing => oracle(Rule::PaceOfServing),
                 }
             }
         }
@@ -216,7 +233,8 @@ impl Policy {
     /// # Errors
     /// As [`Settings::new`].
     pub fn paceline(given: Value) -> Result<Self, String> {
-        Settings::new(given).map(Self::Paceline)
+        let settings = Settings::new(given)?;
+        Ok(Self::Paceline(Box::new(settings)))
     }
 }
 

@@ -11,7 +11,7 @@ macro_rules! shipped {
 }
 
 /// Names and JSON.
-const SHIPPED: [(&str, &str); 31] = shipped![
+const SHIPPED: [(&str, &str); 65] = shipped![
     "llm-5-10-5",
     "llm-5-10-5-gateways",
     "unequal8",
@@ -28,13 +28,23 @@ const SHIPPED: [(&str, &str); 31] = shipped![
     "slow-down",
     "fail-fast",
     "flaky",
+    "refuse-fast",
+    "wrong-requests",
     "crash",
     "join",
     "rolling-restart",
     "worker-restart",
+    "fast-requests",
     "stale-reports",
     "lost-ends",
     "abandon",
+    "held-slots-equal",
+    "held-slots-unequal",
+    "held-two-tenants",
+    "held-priorities",
+    "held-head-of-line",
+    "held-overload",
+    "devices",
     "size-slots-equal",
     "size-slots-unequal",
     "size-slots-0.8",
@@ -43,6 +53,42 @@ const SHIPPED: [(&str, &str); 31] = shipped![
     "size-two-models",
     "size-misleads-llm",
     "size-changes",
+    "first-plain-unequal8",
+    "first-one-unequal8",
+    "first-three-unequal8",
+    "first-tenth-unequal8",
+    "first-third-unequal8",
+    "first-huge-unequal8",
+    "first-failing-unequal8",
+    "first-plain-equal8",
+    "first-one-equal8",
+    "first-three-equal8",
+    "first-tenth-equal8",
+    "first-third-equal8",
+    "first-huge-equal8",
+    "first-failing-equal8",
+    "first-plain-slots8",
+    "first-one-slots8",
+    "first-three-slots8",
+    "first-tenth-slots8",
+    "first-third-slots8",
+    "first-huge-slots8",
+    "first-failing-slots8",
+    "cheap-requests",
+    "cheap-requests-slots",
+    "hang",
+];
+
+/// What may go wrong with servers, against the defences of Envoy.
+const FAULTS: [(&str, &str); 8] = shipped![
+    "fault-slow-two-equal",
+    "fault-unauthorized",
+    "fault-reset",
+    "fault-cold-hangs",
+    "fault-cold-unavailable",
+    "fault-cold-says",
+    "fault-restart",
+    "fault-full",
 ];
 
 /// Published experiments, as far as their description goes.
@@ -51,6 +97,12 @@ const PUBLISHED: [(&str, &str); 2] = shipped!["linkerd-2016", "tower-latency-mix
 impl Scenario {
     /// The names of the scenarios that need no file.
     pub fn shipped() -> impl Iterator<Item = &'static str> {
+        let all = SHIPPED.iter().chain(&FAULTS).chain(&PUBLISHED);
+        all.map(|(name, _)| *name)
+    }
+
+    /// Those of them whose tables show how far the filter is from the best bound.
+    pub fn compared_with_bounds() -> impl Iterator<Item = &'static str> {
         SHIPPED.iter().chain(&PUBLISHED).map(|(name, _)| *name)
     }
 
@@ -59,7 +111,7 @@ impl Scenario {
     /// # Errors
     /// If it is neither, or the file is no scenario: names the place, the value and what is allowed.
     pub fn load(name_or_path: &str) -> Result<Self, ScenarioError> {
-        let mut all = SHIPPED.iter().chain(&PUBLISHED);
+        let mut all = SHIPPED.iter().chain(&FAULTS).chain(&PUBLISHED);
         if let Some((name, json)) = all.find(|(name, _)| *name == name_or_path) {
             return Self::from_json(name, json, Path::new("."));
         }

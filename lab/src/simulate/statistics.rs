@@ -216,7 +216,15 @@ pub struct Figures {
 impl Figures {
     /// Of a run without the first part of its requests, 0 to 1; answers within `goal` seconds are good.
     pub fn of(run: &Run, skip: f64, goal: Option<f64>) -> Self {
-        let endings = counted(run, skip);
+        Self::of_endings(counted(run, skip).iter(), goal)
+    }
+
+    /// Of these endings; answers within `goal` seconds are good.
+    pub fn of_endings<'a>(
+        endings: impl Iterator<Item = &'a super::call::Ending>,
+        goal: Option<f64>,
+    ) -> Self {
+        let endings: Vec<_> = endings.collect();
         let mut latencies: Vec<f64> = endings.iter().filter_map(|it| it.latency()).collect();
         let mut first_bytes: Vec<f64> = endings
             .iter()
@@ -242,10 +250,36 @@ impl Figures {
     }
 }
 
-/// The endings of a run without its first part.
+/// The endings of a run's workload without its first part.
 pub(super) fn counted(run: &Run, skip: f64) -> &[super::call::Ending] {
-    let first = (run.endings.len() as f64 * skip).round() as usize;
-    run.endings.get(first..).unwrap_or_default()
+    let workload = run.endings.get(run.before..).unwrap_or_default();
+    let first = (workload.len() as f64 * skip).round() as usize;
+    workload.get(first..).unwrap_or_default()
+}
+
+/// A figure of each seed's run over another policy's, summed up: a mean over seeds hides the start that went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct BySeed {
+    /// The median seed's; of an even number of seeds the lower of the two in the middle.
+    #[serde(serialize_with = "finite")]
+    pub median: f64,
+    /// The worst seed's, the greatest.
+    #[serde(serialize_with = "finite")]
+    pub worst: f64,
+}
+
+impl BySeed {
+    /// Of the seeds' ratios; NaN of none. A ratio that is not a number, because a run answered nothing, is the worst.
+    pub fn of(ratios: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = ratios
+            .map(|it| if it.is_nan() { f64::INFINITY } else { it })
+            .collect();
+        sorted.sort_by(f64::total_cmp);
+        Self {
+            median: quantile(&sorted, 0.5),
+            worst: quantile(&sorted, 1.0),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,17 +6,18 @@ use tabled::settings::formatting::AlignmentStrategy;
 use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
-use super::experiment::{CaseResult, Part, PolicyResult};
+use super::experiment::{CaseResult, Part, PolicyResult, SeedRatios};
 use super::plan::Need;
-use super::statistics::Estimate;
+use super::statistics::{BySeed, Estimate};
 use crate::report::seconds;
 
 /// A case's figures after the warm-up, a row a policy, with ratios to full-scan least request and to the best bound where
-/// they are among them; and ratios from the first request on.
+/// they are among them; and ratios to the former from the first request on, of all runs together and of the median and the worst of them.
 pub fn table(result: &CaseResult) -> String {
     let (least_request, bound) = (result.least_request(), result.best_bound());
     let goal = |it: &PolicyResult| it.steady.within_goal;
     let has_goal = result.policies.iter().any(|it| goal(it).is_some());
+    let has_crashes = result.policies.iter().any(|it| crashes(it) > 0.0);
     let cells = |policy: Option<&PolicyResult>| {
         let mut row = Vec::new();
         let mut cell = |head: &str, of: &dyn Fn(&PolicyResult) -> String| {
@@ -26,6 +27,9 @@ pub fn table(result: &CaseResult) -> String {
         cell("mean", &|it| time(&it.steady.mean));
         cell("p99", &|it| time(&it.steady.p99));
         cell("failed", &|it| percent(it.steady.failed));
+        if has_crashes {
+            cell("crashes\na run", &|it| format!("{:.1}", crashes(it)));
+        }
         if has_goal {
             cell("within goal", &|it| {
                 goal(it).map_or_else(String::new, percent)
@@ -46,11 +50,21 @@ pub fn table(result: &CaseResult) -> String {
         ratios(least_request, "to\nleast request,\nwhole run", |it| {
             &it.whole
         });
+        if least_request.is_some() {
+            cell("mean, median\n(worst) seed", &|it| seeds(it, |it| it.mean));
+            cell("p99, median\n(worst) seed", &|it| seeds(it, |it| it.p99));
+        }
         row
     };
     let rows = std::iter::once(None).chain(result.policies.iter().map(Some));
     let builder: Builder = rows.map(cells).collect();
     styled(builder.build())
+}
+
+/// How often devices ran out of memory in a run, on average.
+fn crashes(policy: &PolicyResult) -> f64 {
+    let runs = &policy.runs;
+    runs.iter().map(|run| run.crashes as f64).sum::<f64>() / runs.len() as f64
 }
 
 /// One policy over many cases, a row a case: its ratios to full-scan least request and to the best bound.
@@ -65,6 +79,8 @@ pub fn overview(policy: &str, cases: &[(&str, &CaseResult)]) -> String {
         "p99 to\nleast request",
         "whole run, mean\nto least request",
         "whole run, p99\nto least request",
+        "mean, median\n(worst) seed",
+        "p99, median\n(worst) seed",
         "best bound",
         "mean to it",
         "p99 to it",
@@ -86,6 +102,8 @@ pub fn overview(policy: &str, cases: &[(&str, &CaseResult)]) -> String {
             to(least_request, &|it| own.steady.p99_ratio(&it.steady)),
             to(least_request, &|it| own.whole.mean_ratio(&it.whole)),
             to(least_request, &|it| own.whole.p99_ratio(&it.whole)),
+            seeds(own, |it| it.mean),
+            seeds(own, |it| it.p99),
             bound.map_or_else(String::new, |it| {
                 it.policy.trim_start_matches("bound:").to_owned()
             }),
@@ -142,6 +160,15 @@ fn ratio(estimate: Estimate) -> String {
         return "none".to_owned();
     }
     format!("{value:.3}\n({low:.3} to {high:.3})")
+}
+
+/// The ratios to least request over the whole run, seed by seed.
+fn seeds(policy: &PolicyResult, figure: fn(&SeedRatios) -> BySeed) -> String {
+    let ratios = policy.seeds_to_least_request.as_ref();
+    ratios.map_or_else(String::new, |ratios| {
+        let BySeed { median, worst } = figure(ratios);
+        format!("{median:.3}\n({worst:.3})")
+    })
 }
 
 fn percent(part: f64) -> String {

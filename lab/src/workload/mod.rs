@@ -17,6 +17,7 @@
 mod arrivals;
 mod hint;
 mod lognormal;
+mod options;
 mod service;
 mod shape;
 mod trace;
@@ -34,6 +35,7 @@ use rand_pcg::Pcg64;
 
 pub use arrivals::Arrivals;
 pub use hint::SizeHint;
+pub use options::{WorkloadArgs, clamp_to_trace};
 pub use service::ServiceTimes;
 pub use shape::Shape;
 pub use trace::{MAX_TOKENS, Trace, TraceError};
@@ -66,6 +68,8 @@ enum Sizes {
     Shape(Shape),
     Trace(Arc<Trace>),
     Service(ServiceTimes, Option<Box<SizeHint>>),
+    /// All alike: tokens that go in, and tokens that come out.
+    Tokens(NonZeroU32, NonZeroU32),
     /// Each request is of one of these, at random by their shares.
     Mix(Vec<Part>),
     /// The requests are of these one after the other, so many of each.
@@ -147,6 +151,22 @@ impl Workload {
         })
     }
 
+    /// Requests that are all alike, with so many tokens in and out, in Poisson arrivals.
+    ///
+    /// # Errors
+    /// Names the number that is not allowed and what is.
+    pub fn of_tokens(prompt: u32, output: u32) -> Result<Self, String> {
+        let checked = |name: &str, tokens: u32| {
+            NonZeroU32::new(tokens)
+                .filter(|tokens| tokens.get() <= MAX_TOKENS)
+                .ok_or_else(|| format!("{name}: {tokens} is not allowed: 1 to {MAX_TOKENS} tokens"))
+        };
+        Ok(Self {
+            sizes: Sizes::Tokens(checked("prompt", prompt)?, checked("output", output)?),
+            arrivals: Arrivals::Poisson,
+        })
+    }
+
     /// Requests of several workloads side by side, in Poisson arrivals.
     ///
     /// # Errors
@@ -182,6 +202,9 @@ impl Workload {
             Sizes::Service(times, _) if arrivals == Arrivals::Recorded => {
                 Err(WorkloadError::NoTimes(format!("a service time, {times},")))
             }
+            Sizes::Tokens(..) if arrivals == Arrivals::Recorded => {
+                Err(WorkloadError::NoTimes("a number of tokens".to_owned()))
+            }
             Sizes::Mix(_) | Sizes::Phases(_) if arrivals == Arrivals::Recorded => {
                 Err(WorkloadError::NoTimes("a workload of parts".to_owned()))
             }
@@ -192,7 +215,11 @@ impl Workload {
     /// How many different requests there are; `None` where they are generated and there is no end of them.
     pub fn available(&self) -> Option<usize> {
         match &self.sizes {
-            Sizes::Shape(_) | Sizes::Service(..) | Sizes::Mix(_) | Sizes::Phases(_) => None,
+            Sizes::Shape(_)
+            | Sizes::Service(..)
+            | Sizes::Tokens(..)
+            | Sizes::Mix(_)
+            | Sizes::Phases(_) => None,
             Sizes::Trace(trace) => Some(trace.rows().len()),
         }
     }
@@ -218,7 +245,7 @@ impl Workload {
         match &self.sizes {
             Sizes::Shape(shape) => *shape == Shape::Diffusion,
             Sizes::Service(..) => true,
-            Sizes::Trace(_) => false,
+            Sizes::Trace(_) | Sizes::Tokens(..) => false,
             Sizes::Mix(parts) | Sizes::Phases(parts) => {
                 parts.iter().any(|part| part.workload.has_service_times())
             }
@@ -265,6 +292,16 @@ impl Sizes {
                     hint.assign(&mut requests, service, &mut streams.hints);
                 }
                 requests
+            }
+            Sizes::Tokens(prompt, output) => {
+                let request = Request {
+                    arrival: Duration::ZERO,
+                    prompt_tokens: *prompt,
+                    output_tokens: *output,
+                    service: None,
+                    size: Some(u64::from(prompt.get())),
+                };
+                vec![request; count]
             }
             Sizes::Trace(trace) => {
                 let rows = trace.rows();
@@ -319,8 +356,10 @@ fn check_parts(parts: Vec<Part>) -> Result<Vec<Part>, String> {
             ));
         }
         let refused = match &part.workload.sizes {
-            Sizes::Trace(_) | Sizes::Mix(_) | Sizes::Phases(_) => Some("a shape or service times"),
-            Sizes::Shape(_) | Sizes::Service(..) => {
+            Sizes::Trace(_) | Sizes::Mix(_) | Sizes::Phases(_) => {
+                Some("a shape, tokens or service times")
+            }
+            Sizes::Shape(_) | Sizes::Service(..) | Sizes::Tokens(..) => {
                 let alike = part.workload.has_service_times() == of_first;
                 (!alike).then_some("all parts with service times, or none")
             }
@@ -385,6 +424,7 @@ impl fmt::Display for Sizes {
             Sizes::Mix(parts) => list(parts, " with "),
             Sizes::Phases(parts) => list(parts, " then "),
             Sizes::Shape(shape) => write!(f, "{}", shape.name()),
+            Sizes::Tokens(prompt, output) => write!(f, "{prompt} tokens in and {output} out"),
             Sizes::Service(times, None) => write!(f, "service times {times}"),
             Sizes::Service(times, Some(hint)) => write!(f, "service times {times} with {hint}"),
             Sizes::Trace(trace) => write!(f, "trace {}", trace.name()),

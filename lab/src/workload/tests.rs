@@ -432,7 +432,7 @@ fn parts_that_cannot_be_one_workload_are_refused() {
     };
     assert_eq!(
         refused(vec![shape(1.0), nested]),
-        "[1].workload: 1 x conversation is not allowed: a shape or service times"
+        "[1].workload: 1 x conversation is not allowed: a shape, tokens or service times"
     );
     let slots = Part {
         share: 1.0,
@@ -442,4 +442,16 @@ fn parts_that_cannot_be_one_workload_are_refused() {
         refused(vec![shape(1.0), slots]),
         "[1].workload: diffusion is not allowed: all parts with service times, or none"
     );
+}
+
+#[test]
+fn tokens_are_requests_that_are_all_alike() {
+    let requests = Workload::of_tokens(20, 1)
+        .and_then(|it| it.requests(50, Some(2.0), 1).map_err(|e| e.to_string()))
+        .unwrap();
+    let tokens = |it: &Request| (it.prompt_tokens.get(), it.output_tokens.get(), it.size);
+    assert!(requests.iter().all(|it| tokens(it) == (20, 1, Some(20))));
+    assert!(requests.is_sorted_by_key(|it| it.arrival));
+    let error = Workload::of_tokens(20, 0).unwrap_err();
+    assert!(error.starts_with("output: 0 is not allowed"), "{error}");
 }

@@ -1,7 +1,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use lab::model::{Control, Mode};
+use lab::model::{Control, Loading, Mode};
 use serde_json::json;
 
 use crate::support::{LLM, Lab, SLOT};
@@ -97,6 +97,42 @@ fn a_reload_is_a_cold_start() {
     assert_eq!(answer.json()["error"]["code"], "model_loading");
     lab.control(r#"{"normal": true}"#);
     assert_eq!((health(&lab), infer(&lab)), (200, 200));
+}
+
+#[test]
+fn a_server_that_loads_says_so_in_the_way_that_it_was_told() {
+    let lab = Lab::start(&[SLOT], 1.0);
+    let says = |lab: &Lab| lab.get("/health").json()["status"].clone();
+    assert_eq!(says(&lab), "ready");
+    lab.control(r#"{"reload_seconds": 86400, "loading": "says"}"#);
+    assert_eq!(says(&lab), "loading");
+    let answer = lab.post("/infer", &QUICK, "");
+    assert_eq!((health(&lab), answer.status), (200, 503));
+    lab.control(r#"{"loading": "unavailable"}"#);
+    assert_eq!((says(&lab), health(&lab)), ("unavailable".into(), 503));
+    lab.control(r#"{"loading": "hang"}"#);
+    let pending = lab.begin("/infer", "x-service-ms: 1\r\n", "");
+    let asked = lab.begin_get("/health");
+    for silent in [&pending, &asked] {
+        assert!(silent.is_silent_for(Duration::from_millis(100)));
+    }
+    // It is loaded, and answers all.
+    lab.control(r#"{"reload_seconds": 0}"#);
+    assert_eq!((pending.status(), asked.status()), (200, 200));
+    assert_eq!(says(&lab), "ready");
+}
+
+#[test]
+fn a_server_can_begin_by_loading() {
+    let begin = Control {
+        reload_seconds: Some(5.0),
+        loading: Some(Loading::Says),
+        ..Control::default()
+    };
+    let lab = Lab::start_as(&[SLOT], 10.0, begin);
+    assert_eq!(lab.get("/health").json()["status"], "loading");
+    lab.wait_for(|status| status.condition.healthy);
+    assert_eq!(infer(&lab), 200);
 }
 
 #[test]

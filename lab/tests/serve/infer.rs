@@ -98,15 +98,17 @@ fn unknown_paths_and_methods_are_told() {
 }
 
 #[test]
-fn a_full_queue_is_503() {
-    let bounded = r#"{ "name": "slot", "kind": "slots", "max_waiting": 0 }"#;
-    let lab = Lab::start(&[bounded], 1.0);
-    let first = lab.begin("/infer", "x-service-ms: 1e8\r\n", "");
-    lab.wait_for(|status| status.load.running == 1);
-    let answer = lab.post("/infer", &[("x-service-ms", "1")], "");
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.json()["error"]["code"], "queue_full");
-    drop(first);
+fn a_full_queue_is_503_or_429() {
+    for (full, status) in [("", 503), (r#", "full_status": 429"#, 429)] {
+        let bounded = format!(r#"{{ "name": "slot", "kind": "slots", "max_waiting": 0{full} }}"#);
+        let lab = Lab::start(&[bounded.as_str()], 1.0);
+        let first = lab.begin("/infer", "x-service-ms: 1e8\r\n", "");
+        lab.wait_for(|status| status.load.running == 1);
+        let answer = lab.post("/infer", &[("x-service-ms", "1")], "");
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.json()["error"]["code"], "queue_full");
+        drop(first);
+    }
 }
 
 #[test]

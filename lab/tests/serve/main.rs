@@ -5,6 +5,8 @@ mod command;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod device;
+#[cfg(test)]
 mod infer;
 #[cfg(test)]
 mod metrics;

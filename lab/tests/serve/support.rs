@@ -54,10 +54,25 @@ impl Answer {
 
 impl Lab {
     pub(crate) fn start(servers: &[&str], time_scale: f64) -> Self {
+        Self::start_as(servers, time_scale, Control::default())
+    }
+
+    /// Servers that were told something before they answer anything.
+    pub(crate) fn start_as(servers: &[&str], time_scale: f64, begin: Control) -> Self {
         let json = format!(r#"{{ "servers": [{}] }}"#, servers.join(","));
-        let fleet = Fleet::from_json(&json).unwrap();
+        Self::of(&json, time_scale, begin)
+    }
+
+    /// The servers of a fleet file.
+    pub(crate) fn start_fleet(json: &str, time_scale: f64) -> Self {
+        Self::of(json, time_scale, Control::default())
+    }
+
+    fn of(json: &str, time_scale: f64, begin: Control) -> Self {
+        let fleet = Fleet::from_json(json).unwrap();
         let options = Options {
             time_scale,
+            begin,
             ..Options::default()
         };
         Self {
@@ -67,7 +82,11 @@ impl Lab {
     }
 
     pub(crate) fn address(&self) -> String {
-        self.servers.endpoints()[0].address.to_string()
+        self.address_of(0)
+    }
+
+    fn address_of(&self, server: usize) -> String {
+        self.servers.endpoints()[server].address.to_string()
     }
 
     pub(crate) fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
@@ -85,7 +104,12 @@ impl Lab {
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
-        get(&self.agent, &format!("http://{}{path}", self.address()))
+        self.get_at(0, path)
+    }
+
+    pub(crate) fn get_at(&self, server: usize, path: &str) -> Answer {
+        let address = self.address_of(server);
+        get(&self.agent, &format!("http://{address}{path}"))
     }
 
     pub(crate) fn control(&self, json: &str) {
@@ -95,7 +119,11 @@ impl Lab {
 
     /// The first server's, by the library.
     pub(crate) fn status(&self) -> Status {
-        let name = &self.servers.endpoints()[0].name;
+        self.status_of(0)
+    }
+
+    fn status_of(&self, server: usize) -> Status {
+        let name = &self.servers.endpoints()[server].name;
         self.servers.status(name).unwrap()
     }
 
@@ -112,16 +140,36 @@ impl Lab {
     /// Waits until the first server's status is as wanted.
     #[track_caller]
     pub(crate) fn wait_for(&self, wanted: impl Fn(&Status) -> bool) {
+        self.wait_for_at(0, wanted);
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_at(&self, server: usize, wanted: impl Fn(&Status) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while !wanted(&self.status()) {
-            assert!(Instant::now() < deadline, "still {:?}", self.status());
+        while !wanted(&self.status_of(server)) {
+            assert!(
+                Instant::now() < deadline,
+                "still {:?}",
+                self.status_of(server)
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     /// Sends a request and leaves its answer to the caller.
-    pub(crate) fn begin(&self, path: &str, headers: &str, body: &str) -> Pending {
+    pub(crate) fn begin_get(&self, path: &str) -> Pending {
         let mut stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: lab\r\n\r\n").unwrap();
+        Pending { stream }
+    }
+
+    pub(crate) fn begin(&self, path: &str, headers: &str, body: &str) -> Pending {
+        self.begin_at(0, path, headers, body)
+    }
+
+    pub(crate) fn begin_at(&self, server: usize, path: &str, headers: &str, body: &str) -> Pending {
+        let mut stream = TcpStream::connect(self.address_of(server)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let length = body.len();
         write!(

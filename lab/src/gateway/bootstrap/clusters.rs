@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Bootstrap, CLUSTERS, ROUTES, set, socket_address, to_text};
-use crate::gateway::topology::ENDPOINTS_CLUSTER;
-use crate::gateway::{Balancing, GatewayError, Topology, Upstream};
+use crate::gateway::error::GatewayError;
+use crate::gateway::topology::{Balancing, ENDPOINTS_CLUSTER, ModelServers, Topology, Upstream};
 
 pub(super) const AGGREGATED: &str = "/cluster_type/typed_config/clusters";
 /// How many other upstreams stand by for the retries of one, as the shipped file
@@ -37,12 +37,21 @@ impl Bootstrap {
         let single = single.ok_or_else(|| missing("no cluster of one server"))?;
 
         set_servers(&mut fallback, &topology.upstreams)?;
+        if topology.names_upstreams {
+            let servers = fallback.pointer_mut(SERVERS).and_then(Value::as_array_mut);
+            for (server, upstream) in servers.into_iter().flatten().zip(&topology.upstreams) {
+                set(server, "metadata", named(&upstream.name));
+            }
+        }
         set_policy(&mut fallback, &topology.balancing);
-        if let Balancing::Filter { .. } = topology.balancing {
+        if topology.balancing.is_by_header() {
             let servers = |upstream: &Upstream| format!("{}-servers", upstream.name);
             for (number, upstream) in topology.upstreams.iter().enumerate() {
-                let others = topology.upstreams.iter().cycle().skip(number + 1);
-                let others = others.take(OTHERS.min(topology.upstreams.len() - 1));
+                let after = topology.upstreams.iter().cycle().skip(number + 1);
+                let others = after
+                    .take(topology.upstreams.len() - 1)
+                    .filter(|other| topology.serve_alike(upstream, other))
+                    .take(OTHERS);
                 let ring: Vec<_> = [upstream].into_iter().chain(others).map(servers).collect();
                 let mut cluster = aggregate.clone();
                 set(&mut cluster, "name", json!(upstream.name));
@@ -53,10 +62,69 @@ impl Bootstrap {
                 let mut cluster = single.clone();
                 set(&mut cluster, "name", json!(servers(upstream)));
                 set_servers(&mut cluster, std::slice::from_ref(upstream))?;
+                if topology.names_upstreams {
+                    let server = cluster.pointer_mut(SERVERS).and_then(|it| it.get_mut(0));
+                    let server = server.ok_or_else(|| missing("a cluster without servers"))?;
+                    set(server, "metadata", named(&upstream.name));
+                }
+                if topology.health_checks {
+                    set(&mut cluster, "health_checks", json!([health_check()]));
+                }
                 clusters.push(cluster);
             }
         }
+        for model in &topology.models {
+            let mut cluster = fallback.clone();
+            set(&mut cluster, "name", json!(model.model));
+            set_servers(&mut cluster, &topology.upstreams_of(model))?;
+            clusters.push(cluster);
+        }
         clusters.push(fallback);
+        self.add_model_routes(&topology.models)
+    }
+
+    /// Before the fallback route, one for each model to its servers.
+    fn add_model_routes(&mut self, models: &[ModelServers]) -> Result<(), GatewayError> {
+        let routes = self.list(ROUTES)?;
+        let fixed = |route: &Value| route.pointer("/route/cluster").is_some();
+        let fallback = routes.iter().position(fixed);
+        let missing = || GatewayError::template(ROUTES, "no route to a fixed cluster");
+        let fallback = fallback.ok_or_else(missing)?;
+        for ModelServers { model, .. } in models {
+            let mut route = routes.get(fallback).cloned().unwrap_or_default();
+            let header = json!({ "name": "x-model", "string_match": { "exact": model } });
+            set(&mut route, "name", json!(model));
+            set(
+                &mut route,
+                "match",
+                json!({ "prefix": "/", "headers": [header] }),
+            );
+            let action = route.get_mut("route").ok_or_else(missing)?;
+            set(action, "cluster", json!(model));
+            routes.insert(fallback, route);
+        }
+        Ok(())
+    }
+
+    /// A route and a cluster that the filter knows nothing of.
+    pub(super) fn add_other(&mut self, other: &Upstream) -> Result<(), GatewayError> {
+        let name = &other.name;
+        self.list(ROUTES)?.insert(
+            0,
+            json!({
+                "name": name,
+                "match": { "prefix": format!("/{name}") },
+                "route": { "cluster": name },
+            }),
+        );
+        self.list(CLUSTERS)?.push(json!({
+            "name": name,
+            "type": "STATIC",
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{ "lb_endpoints": [server(other)] }],
+            },
+        }));
         Ok(())
     }
 
@@ -87,6 +155,20 @@ impl Bootstrap {
     }
 }
 
+impl Topology {
+    fn upstreams_of(&self, model: &ModelServers) -> Vec<Upstream> {
+        let upstreams = self.upstreams.iter();
+        let of_model = upstreams.filter(|it| model.upstreams.contains(&it.name));
+        of_model.cloned().collect()
+    }
+
+    /// Whether two upstreams serve the same models.
+    fn serve_alike(&self, one: &Upstream, other: &Upstream) -> bool {
+        let mut models = self.models.iter();
+        models.all(|it| it.upstreams.contains(&one.name) == it.upstreams.contains(&other.name))
+    }
+}
+
 fn set_servers(cluster: &mut Value, upstreams: &[Upstream]) -> Result<(), GatewayError> {
     let name = cluster.get("name").cloned().unwrap_or_default();
     let assigned = cluster
@@ -105,6 +187,22 @@ fn server(upstream: &Upstream) -> Value {
     json!({ "endpoint": { "address": { "socket_address": address } } })
 }
 
+/// What a server's metadata say of the upstream that it belongs to.
+pub(super) fn named(upstream: &str) -> Value {
+    json!({ "filter_metadata": { "paceline": { "upstream": upstream } } })
+}
+
+fn health_check() -> Value {
+    json!({
+        "timeout": "1s",
+        "interval": "0.1s",
+        "no_traffic_interval": "0.1s",
+        "unhealthy_threshold": 1,
+        "healthy_threshold": 1,
+        "tcp_health_check": {},
+    })
+}
+
 /// What Envoy reads from a watched file of endpoints.
 pub(in crate::gateway) fn endpoints(upstreams: &[Upstream]) -> Result<String, GatewayError> {
     let servers: Vec<_> = upstreams.iter().map(server).collect();
@@ -117,7 +215,7 @@ pub(in crate::gateway) fn endpoints(upstreams: &[Upstream]) -> Result<String, Ga
 
 fn set_policy(cluster: &mut Value, balancing: &Balancing) {
     let policy = match balancing {
-        Balancing::Filter { .. } => return,
+        Balancing::Client | Balancing::Filter { .. } => return,
         Balancing::RoundRobin => envoy_policy("round_robin", "RoundRobin", json!({})),
         Balancing::Random => envoy_policy("random", "Random", json!({})),
         Balancing::LeastRequest { choice_count } => envoy_policy(

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 pub(super) use clusters::endpoints;
 
-use super::{Balancing, GatewayError, Topology};
+use super::error::GatewayError;
+use super::topology::{Balancing, Topology};
 
 /// The files that users copy: for a cluster for each server, and for one whose
 /// endpoints the servers are.
@@ -25,8 +26,13 @@ pub(super) const LISTENERS_FILE: &str = "listeners.json";
 
 const LISTENERS: &str = "/static_resources/listeners";
 const LISTENER_PORT: &str = "/static_resources/listeners/0/address/socket_address";
+const STATUS_PORT: &str = "/static_resources/listeners/1/address/socket_address";
+const STATUS_FILTER: &str =
+    "/static_resources/listeners/1/filter_chains/0/filters/0/typed_config/http_filters/0";
 const ADMIN_PORT: &str = "/admin/address/socket_address";
 const CLUSTERS: &str = "/static_resources/clusters";
+const CONNECTION_MANAGER: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 const HTTP_FILTERS: &str =
     "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
 const VIRTUAL_HOST: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config\
@@ -89,8 +95,12 @@ impl Bootstrap {
         }
         *self.at(ADMIN_PORT)? = socket_address(sockets.admin);
         *self.at(LISTENER_PORT)? = socket_address(sockets.listener);
+        // A line for each request is no part of what is measured.
+        let manager = self.at(CONNECTION_MANAGER)?.as_object_mut();
+        manager.and_then(|manager| manager.remove("access_log"));
         self.set_filter(topology)?;
         self.set_routes(topology)?;
+        self.set_status(topology, sockets.listener)?;
         let endpoints = if topology.endpoints {
             self.watch_endpoints(&topology.balancing)?;
             Some(endpoints(&topology.upstreams)?)
@@ -98,6 +108,12 @@ impl Bootstrap {
             self.set_clusters(topology)?;
             None
         };
+        if let Some(other) = &topology.other {
+            self.add_other(other)?;
+        }
+        for (place, value) in &topology.amendments {
+            self.amend(place, value)?;
+        }
         let listeners = if topology.reloadable {
             Some(self.take_listeners()?)
         } else {
@@ -144,7 +160,7 @@ impl Bootstrap {
             return Err(GatewayError::template(VIRTUAL_HOST, "no retry_policy"));
         }
         let routes = self.list(ROUTES)?;
-        if !matches!(topology.balancing, Balancing::Filter { .. }) {
+        if !topology.balancing.is_by_header() {
             routes.retain(|route| route.pointer("/route/cluster_header").is_none());
         }
         for action in routes.iter_mut().filter_map(|route| route.get_mut("route")) {
@@ -152,6 +168,25 @@ impl Bootstrap {
                 set(action, "timeout", json!(seconds(timeout)));
             }
         }
+        Ok(())
+    }
+
+    /// The listener for the state, or none.
+    fn set_status(&mut self, topology: &Topology, near: SocketAddr) -> Result<(), GatewayError> {
+        let Balancing::Filter { module, config } = &topology.balancing else {
+            self.list(LISTENERS)?.truncate(1);
+            return Ok(());
+        };
+        if !topology.status {
+            self.list(LISTENERS)?.truncate(1);
+            return Ok(());
+        }
+        // What is not JSON the filter refuses.
+        let mut config: Value = serde_json::from_str(config).unwrap_or_default();
+        set(&mut config, "status", json!({ "path": "/paceline" }));
+        *self.at(STATUS_PORT)? = socket_address(SocketAddr::new(near.ip(), 0));
+        *self.at(&format!("{STATUS_FILTER}{FILTER_MODULE}"))? = json!(module);
+        *self.at(&format!("{STATUS_FILTER}{FILTER_CONFIG}"))? = json!(config.to_string());
         Ok(())
     }
 
@@ -166,6 +201,34 @@ impl Bootstrap {
             );
         }
         to_text(&json!({ "resources": resources }))
+    }
+
+    fn amend(&mut self, place: &str, value: &Value) -> Result<(), GatewayError> {
+        let missing = || GatewayError::template(place, "is missing");
+        let (parent, last) = place.rsplit_once('/').ok_or_else(missing)?;
+        match self.at(parent)? {
+            Value::Object(fields) if value.is_null() => {
+                fields.remove(last).ok_or_else(missing)?;
+            }
+            Value::Object(fields) => {
+                fields.insert(last.to_owned(), value.clone());
+            }
+            Value::Array(items) if last == "-" => items.push(value.clone()),
+            Value::Array(items) => {
+                let index: usize = last.parse().map_err(|_| missing())?;
+                match value {
+                    Value::Null if index < items.len() => {
+                        items.remove(index);
+                    }
+                    value if index <= items.len() && !value.is_null() => {
+                        items.insert(index, value.clone());
+                    }
+                    _ => return Err(missing()),
+                }
+            }
+            _ => return Err(missing()),
+        }
+        Ok(())
     }
 
     fn at(&mut self, pointer: &str) -> Result<&mut Value, GatewayError> {

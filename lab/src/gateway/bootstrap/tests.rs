@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
+
 use super::clusters::{AGGREGATED, SERVERS};
 use super::*;
-use crate::gateway::topology::ENDPOINTS_CLUSTER;
+use crate::gateway::topology::{ENDPOINTS_CLUSTER, ModelServers};
 
 fn topology(balancing: Balancing) -> Topology {
     let address = |port| ([127, 0, 0, 1], port).into();
@@ -45,6 +47,36 @@ fn names(value: &Value, pointer: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_model_has_a_route_and_servers_of_its_own() {
+    for balancing in [filter(), Balancing::LeastRequestFullScan] {
+        let model = |model: &str, upstreams: &[&str]| ModelServers {
+            model: model.to_owned(),
+            upstreams: upstreams.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let by_header = balancing.is_by_header();
+        let value = render(&Topology {
+            models: vec![model("chat", &["one", "three"]), model("images", &["two"])],
+            ..topology(balancing)
+        });
+        let routes = names(&value, ROUTES);
+        let expected = ["picked", "images", "chat", "fallback"];
+        assert_eq!(routes, expected[usize::from(!by_header)..]);
+        let clusters = value.pointer(CLUSTERS).unwrap().as_array().unwrap();
+        let named = |name: &str| clusters.iter().find(|it| it["name"] == name).unwrap();
+        let servers = |name| named(name).pointer(SERVERS).unwrap().as_array().unwrap();
+        assert_eq!((servers("chat").len(), servers("images").len()), (2, 1));
+        let policy = |name| named(name).get("load_balancing_policy");
+        assert_eq!(policy("chat"), policy("all-gpus"));
+        if by_header {
+            let ring = named("three").pointer(AGGREGATED).unwrap();
+            assert_eq!(*ring, json!(["three-servers", "one-servers"]));
+            let ring = named("two").pointer(AGGREGATED).unwrap();
+            assert_eq!(*ring, json!(["two-servers"]));
+        }
+    }
+}
+
+#[test]
 fn each_upstream_has_the_next_two_for_its_retries() {
     let value = render(&topology(filter()));
     let names = names(&value, CLUSTERS);
@@ -56,6 +88,8 @@ fn each_upstream_has_the_next_two_for_its_retries() {
         value.pointer(&pointer).unwrap().clone()
     };
     let servers = |cluster| at(cluster, SERVERS).as_array().unwrap().len();
+    let metadata = format!("{SERVERS}/0/metadata");
+    assert_eq!(at(3, &metadata), super::clusters::named("two"));
     assert_eq!(
         at(2, AGGREGATED),
         json!(["two-servers", "three-servers", "one-servers"])
@@ -64,6 +98,28 @@ fn each_upstream_has_the_next_two_for_its_retries() {
         [servers(1), servers(3), servers(5), servers(6)],
         [1, 1, 1, 3]
     );
+}
+
+#[test]
+fn the_shipped_servers_name_the_upstreams_that_they_belong_to() {
+    let shipped: Value = serde_saphyr::from_str(SHIPPED).unwrap();
+    let clusters = shipped.pointer(CLUSTERS).unwrap().as_array().unwrap();
+    // Each server belongs to one upstream, in its own cluster and in that of the fallback.
+    let mut upstreams = BTreeMap::new();
+    for cluster in clusters {
+        let name = cluster["name"].as_str().unwrap();
+        let servers = cluster.pointer(SERVERS).map(|it| it.as_array().unwrap());
+        for server in servers.into_iter().flatten() {
+            let address = server["endpoint"].to_string();
+            let upstream = match name.strip_suffix("-servers") {
+                Some(upstream) => *upstreams.entry(address).or_insert(upstream),
+                None => upstreams[&address],
+            };
+            let named = super::clusters::named(upstream);
+            assert_eq!(server.get("metadata"), Some(&named), "{name}");
+        }
+    }
+    assert!(!upstreams.is_empty());
 }
 
 #[test]
@@ -93,6 +149,18 @@ fn envoys_own_balancing_is_the_fallback_route_alone() {
             .to_string()
             .contains("FULL_SCAN")
     );
+}
+
+#[test]
+fn a_client_picks_on_the_clusters_and_routes_of_the_filter() {
+    let (picked, filtered) = (
+        render(&topology(Balancing::Client)),
+        render(&topology(filter())),
+    );
+    assert_eq!(names(&picked, HTTP_FILTERS), ["envoy.filters.http.router"]);
+    for place in [CLUSTERS, VIRTUAL_HOST] {
+        assert_eq!(picked.pointer(place), filtered.pointer(place));
+    }
 }
 
 #[test]
@@ -149,4 +217,48 @@ fn a_gateway_without_servers_is_refused() {
     let empty = Topology::new(Vec::<(String, _)>::new(), filter());
     let error = fill(&empty).unwrap_err();
     assert!(matches!(error, GatewayError::NoUpstreams));
+}
+
+#[test]
+fn amendments_add_replace_and_remove() {
+    let mut topology = topology(filter());
+    let stat_prefix = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config\
+                       /stat_prefix";
+    let first = json!({ "name": "first" });
+    topology.amendments = vec![
+        (format!("{HTTP_FILTERS}/0"), first.clone()),
+        (format!("{HTTP_FILTERS}/-"), json!({ "name": "last" })),
+        (format!("{HTTP_FILTERS}/1"), Value::Null),
+        (stat_prefix.to_owned(), json!("other")),
+        (format!("{VIRTUAL_HOST}/retry_policy"), Value::Null),
+    ];
+    let value = render(&topology);
+    let filters = ["first", "envoy.filters.http.router", "last"];
+    assert_eq!(names(&value, HTTP_FILTERS), filters);
+    assert_eq!(value.pointer(stat_prefix), Some(&json!("other")));
+    assert_eq!(value.pointer(&format!("{VIRTUAL_HOST}/retry_policy")), None);
+    for nowhere in ["", "/none", "/none/at/all", "/admin/address/x/-"] {
+        topology.amendments = vec![(nowhere.to_owned(), Value::Null)];
+        assert!(fill(&topology).is_err(), "{nowhere}");
+    }
+    for outside in ["9", "x", ""] {
+        topology.amendments = vec![(format!("{HTTP_FILTERS}/{outside}"), first.clone())];
+        assert!(fill(&topology).is_err(), "{outside}");
+    }
+}
+
+#[test]
+fn clients_choose_neither_cluster_nor_endpoint() {
+    for endpoints in [true, false] {
+        let mut topology = topology(filter());
+        topology.endpoints = endpoints;
+        let value = render(&topology);
+        let mutations = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config\
+                         /early_header_mutation_extensions/0/typed_config/mutations";
+        let removed = json!([
+            { "remove": "x-upstream-cluster" },
+            { "remove": "x-gateway-destination-endpoint" },
+        ]);
+        assert_eq!(value.pointer(mutations), Some(&removed));
+    }
 }

@@ -123,9 +123,15 @@ fn dropping_loses_all_and_normal_ends_it() {
 #[test]
 fn errors_come_at_the_rate_that_was_asked_for() {
     let mut server = slot_server(1, 1000.0, None);
-    told(&mut server, Time::ZERO, r#"{"error_rate": 0.2}"#);
+    told(
+        &mut server,
+        Time::ZERO,
+        r#"{"error_rate": 0.2, "error_status": 400}"#,
+    );
     let refused = (0..10_000)
-        .filter(|id| arrive(&mut server, Time::ZERO, *id) == Err(Refusal::RandomError))
+        .filter(|id| {
+            arrive(&mut server, Time::ZERO, *id) == Err(Refusal::RandomError { status: 400 })
+        })
         .count();
     // Four standard deviations of the binomial.
     assert!((1840..=2160).contains(&refused), "{refused}");
@@ -134,8 +140,8 @@ fn errors_come_at_the_rate_that_was_asked_for() {
 #[test]
 fn normal_takes_everything_back_and_counters_can_be_reset() {
     let mut server = slot_server(1, 1.0, None);
-    let bad =
-        r#"{"speed": 0.1, "mode": "stop", "ready": false, "error_rate": 1, "reload_seconds": 100}"#;
+    let bad = r#"{"speed": 0.1, "mode": "stop", "ready": false, "error_rate": 1, "reload_seconds": 100,
+            "loading": "hang"}"#;
     told(&mut server, Time::ZERO, bad);
     assert!(arrive(&mut server, Time::ZERO, 1).is_err());
     let good = r#"{"normal": true, "reset_counters": true}"#;
@@ -147,6 +153,7 @@ fn normal_takes_everything_back_and_counters_can_be_reset() {
         ready: true,
         error_rate: 0.0,
         loading_seconds: 0.0,
+        loading: crate::model::Loading::Unavailable,
     };
     assert_eq!(server.condition(millis(1.0)), expected);
     assert_eq!(server.counters(), &Counters::default());

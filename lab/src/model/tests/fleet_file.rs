@@ -51,6 +51,66 @@ fn slot_servers_have_a_service_time() {
 }
 
 #[test]
+fn what_devices_may_not_be_is_refused() {
+    let gpu = r#"{"name": "gpu", "memory": 10}"#;
+    let on = |server: &str, devices: &str| {
+        let json = format!(
+            r#"{{"servers": [{{"name": "a", "kind": "slots"{server}}}], "devices": [{devices}]}}"#
+        );
+        Fleet::from_json(&json).map_err(|error| error.to_string())
+    };
+    let base = r#", "device": "gpu", "memory": {"base": 1}"#;
+    assert!(on(base, gpu).is_ok());
+    for (server, devices, expected) in [
+        (r#", "device": "gpu""#, gpu, "servers[0].memory: nothing is"),
+        (
+            r#", "memory": {"base": 1}"#,
+            gpu,
+            "servers[0].device: nothing is",
+        ),
+        (base, "", "servers[0].device: \"gpu\" is not allowed"),
+        (
+            r#", "device": "gpu", "memory": {"base": -1}"#,
+            gpu,
+            "servers[0].memory.base: -1 is not allowed",
+        ),
+        (
+            r#", "device": "gpu", "memory": {"each": 1}"#,
+            gpu,
+            "servers[0].memory.each: unknown field",
+        ),
+        (
+            "",
+            r#"{"name": "gpu"}"#,
+            "devices[0]: missing field `memory`",
+        ),
+        (
+            "",
+            r#"{"name": "gpu", "memory": 0}"#,
+            "devices[0].memory: 0 is not allowed",
+        ),
+        (
+            "",
+            r#"{"name": "a b", "memory": 1}"#,
+            "devices[0].name: \"a b\" is not allowed",
+        ),
+        (
+            "",
+            r#"{"name": "gpu", "memory": 1, "reload_seconds": -1}"#,
+            "devices[0].reload_seconds: -1 is not allowed",
+        ),
+        (
+            "",
+            r#"{"name": "gpu", "memory": 1}, {"name": "gpu", "memory": 2}"#,
+            "devices[1].name: \"gpu\" is not allowed: no two",
+        ),
+    ] {
+        let error = on(server, devices).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
 fn errors_name_the_place_the_value_and_what_is_allowed() {
     let cases = [
         (r#"{"kind": "slots"}"#, "servers[0]: missing field `name`"),
@@ -113,6 +173,10 @@ fn errors_name_the_place_the_value_and_what_is_allowed() {
         (
             r#"{"name": "a", "kind": "batching", "gpu": "h100", "max_waiting": 0}"#,
             "servers[0].max_waiting: 0 is not allowed",
+        ),
+        (
+            r#"{"name": "a", "kind": "slots", "max_waiting": 0, "full_status": 500}"#,
+            "servers[0].full_status: 500 is not allowed: 429 or 503",
         ),
         (
             r#"{"name": "a", "kind": "batching", "gpu": "h100", "token_budget": 100}"#,

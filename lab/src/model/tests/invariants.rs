@@ -11,6 +11,7 @@ enum Op {
     Arrive(Job),
     Cancel(u64),
     Control(Control),
+    Crash,
     Advance,
 }
 
@@ -53,6 +54,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => job(),
         2 => (0..100_u64).prop_map(Op::Cancel),
         1 => control(),
+        1 => Just(Op::Crash),
         1 => Just(Op::Advance),
     ]
 }
@@ -89,10 +91,12 @@ fn check(mut server: Server, ops: &[(u64, Op)]) -> Result<(), TestCaseError> {
                 }
             }
             Op::Control(control) => server.control(now, control, &mut events).unwrap(),
+            Op::Crash => server.run_out_of_memory(now, Duration::from_millis(300), &mut events),
             Op::Advance => server.advance(now, &mut events),
         }
         let (load, counters) = (server.load(), server.counters());
         prop_assert!(load.kv_used <= load.kv_tokens);
+        prop_assert_eq!(load.device_memory, load.running as u64);
         prop_assert!(server.next_event().is_none_or(|next| next >= now));
         let here = (load.running + load.waiting) as u64;
         prop_assert_eq!(

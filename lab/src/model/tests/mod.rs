@@ -3,6 +3,7 @@
 
 mod batching;
 mod control;
+mod device;
 mod fleet_file;
 mod invariants;
 mod queueing;
@@ -55,6 +56,15 @@ fn spec_of(kind: Kind, speed: f64, max_waiting: Option<usize>) -> ServerSpec {
         port: None,
         speed,
         max_waiting,
+        full_status: 503,
+        // A byte for each job that runs.
+        placement: Some(Placement {
+            device: 0,
+            memory: MemoryCost {
+                base: 1.0,
+                per_size: 0.0,
+            },
+        }),
         kind,
     }
 }

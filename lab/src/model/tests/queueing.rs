@@ -114,7 +114,10 @@ fn a_bounded_queue_refuses_what_does_not_fit() {
     assert_eq!(arrive(&mut server, 2), Ok(()));
     assert_eq!(
         arrive(&mut server, 3),
-        Err(Refusal::QueueFull { waiting: 1 })
+        Err(Refusal::QueueFull {
+            waiting: 1,
+            status: 503
+        })
     );
     assert_eq!(server.counters().refused, 1);
 
@@ -122,7 +125,10 @@ fn a_bounded_queue_refuses_what_does_not_fit() {
     assert_eq!(arrive(&mut server, 1), Ok(()));
     assert_eq!(
         arrive(&mut server, 2),
-        Err(Refusal::QueueFull { waiting: 0 })
+        Err(Refusal::QueueFull {
+            waiting: 0,
+            status: 503
+        })
     );
 }
 

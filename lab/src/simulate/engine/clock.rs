@@ -15,7 +15,7 @@ use super::finished::{
     CLIENT_GONE, NO_HEALTHY_UPSTREAM, TIMED_OUT, answered, bare, refused, reset,
 };
 use super::{Happening, Reports, Run, Setup};
-use crate::model::{self, ControlError, EventKind, JobId, Time};
+use crate::model::{self, Condition, ControlError, EventKind, JobId, Time};
 use crate::simulate::balancer::{Ended, LoadBalancer, Pick};
 use crate::simulate::call::{Call, Ending};
 use crate::simulate::fleet::Fleet;
@@ -51,6 +51,8 @@ enum Due {
     Abort(usize),
     Timeout(usize),
     Report(usize),
+    /// A call is heard by a server that hung while it loaded.
+    Heard(usize),
     Tick,
 }
 
@@ -88,7 +90,7 @@ pub(super) struct Engine<'a> {
 impl<'a> Engine<'a> {
     pub(super) fn new(setup: &'a Setup, balancer: &'a mut dyn LoadBalancer) -> Self {
         let mut engine = Self {
-            fleet: Fleet::new(&setup.servers, &setup.present, setup.seed),
+            fleet: Fleet::new(&setup.servers, &setup.devices, &setup.present, setup.seed),
             setup,
             balancer,
             now: Time::ZERO,
@@ -149,9 +151,12 @@ impl<'a> Engine<'a> {
 
     pub(super) fn finish(self) -> Run {
         let replicas = self.fleet.replicas.iter();
+        let crashes = self.fleet.devices.crashes();
         Run {
             preemptions: replicas.map(|it| it.server.counters().preemptions).sum(),
+            crashes: crashes.map(|(_, count)| count).sum(),
             endings: self.endings,
+            before: self.setup.before,
             peak_outstanding: self.peak_outstanding,
             counters: self.balancer.counters(self.now),
         }
@@ -186,8 +191,13 @@ impl<'a> Engine<'a> {
             Due::Abort(call) => self.give_up(call, CLIENT_GONE, None),
             Due::Timeout(call) => self.give_up(call, TIMED_OUT, Some(504)),
             Due::Report(call) => self.report(call),
+            Due::Heard(call) => {
+                if let Some(&State::At { server, since }) = self.states.get(call) {
+                    self.submit(call, server, since);
+                }
+            }
             Due::Tick => {
-                self.balancer.tick(self.now);
+                self.balancer.tick(self.now, &self.fleet);
                 self.plan(self.now + Worker::TICK, Due::Tick);
             }
         }
@@ -226,7 +236,9 @@ impl<'a> Engine<'a> {
     /// Does all that became possible at this time.
     fn settle(&mut self) {
         loop {
-            if let Some((call, server)) = self.balancer.dequeue(self.now, &self.fleet) {
+            if let Some(refused) = self.balancer.refuse(self.now) {
+                self.reject(refused.call, refused.status);
+            } else if let Some((call, server)) = self.balancer.dequeue(self.now, &self.fleet) {
                 self.send(call, server);
             } else if let Some(call) = self.next.pop_front() {
                 self.arrive(call);
@@ -266,13 +278,21 @@ impl<'a> Engine<'a> {
                     }),
                 );
             }
+            Pick::Refused(status) => self.reject(id, status),
         }
     }
 
-    fn send(&mut self, id: usize, server: usize) {
-        let Some(call) = self.setup.calls.get(id) else {
-            return;
+    /// The gateway answers a call itself.
+    fn reject(&mut self, id: usize, status: u16) {
+        let status = Some(status);
+        let end = End {
+            status,
+            ..End::default()
         };
+        self.end(id, None, &bare(end));
+    }
+
+    fn send(&mut self, id: usize, server: usize) {
         let since = self.now;
         self.set_state(id, State::At { server, since });
         if let Some(ending) = self.endings.get_mut(id) {
@@ -284,6 +304,19 @@ impl<'a> Engine<'a> {
                 *peak = (*peak).max(replica.outstanding);
             }
         }
+        self.submit(id, server, since);
+    }
+
+    /// Lets a server take a call or refuse it.
+    fn submit(&mut self, id: usize, server: usize, since: Time) {
+        let Some(call) = self.setup.calls.get(id) else {
+            return;
+        };
+        let condition = (self.fleet.replicas.get(server)).map(|it| it.server.condition(self.now));
+        if let Some(hanging) = condition.filter(Condition::hangs) {
+            let rest = Duration::from_secs_f64(hanging.loading_seconds);
+            return self.plan(self.now + rest, Due::Heard(id));
+        }
         let mut refusal = None;
         self.listen_to(server, |server, now, heard| {
             refusal = server.arrive(now, call.job(), heard).err();
@@ -294,23 +327,43 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Lets a server do something, and deals with what it says.
+    /// Lets a server do something, and deals with what it says; if that leaves its device without memory, lets the device's servers crash.
     fn listen_to(
         &mut self,
         server: usize,
         act: impl FnOnce(&mut model::Server, Time, &mut Vec<model::Event>),
     ) {
+        let crashing = self.tell(server, act);
+        for server in crashing {
+            if let Some(reload) = self.fleet.devices.crash(server) {
+                self.tell(server, |server, now, heard| {
+                    server.run_out_of_memory(now, reload, heard);
+                });
+            }
+        }
+    }
+
+    /// Lets a server do something, and deals with what it says; returns those that have to crash for it.
+    fn tell(
+        &mut self,
+        server: usize,
+        act: impl FnOnce(&mut model::Server, Time, &mut Vec<model::Event>),
+    ) -> Vec<usize> {
+        let mut crashing = Vec::new();
         let mut heard = std::mem::take(&mut self.heard);
         if let Some(replica) = self.fleet.replicas.get_mut(server) {
             act(&mut replica.server, self.now, &mut heard);
             let next = replica.server.next_event();
+            let memory = replica.server.load().device_memory;
             // A lower bound may lie in the past: that is now.
+            crashing = self.fleet.devices.take(server, memory);
             self.wake_at(server, next.map(|at| at.max(self.now)));
         }
         for event in heard.drain(..) {
             self.hear(&event, server);
         }
         self.heard = heard;
+        crashing
     }
 
     fn wake_at(&mut self, server: usize, at: Option<Time>) {
@@ -374,7 +427,9 @@ impl<'a> Engine<'a> {
         };
         match self.states.get(id) {
             Some(State::Held) => {
-                self.balancer.abandon(id);
+                if let Some(call) = self.setup.calls.get(id) {
+                    self.balancer.abandon(call);
+                }
                 let attempts = 0;
                 self.end(id, None, &bare(End { attempts, ..end }));
             }

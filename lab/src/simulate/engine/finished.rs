@@ -42,9 +42,9 @@ pub(super) fn reset() -> Finished {
 /// What a gateway sees of a refusal, as `lab serve` gives it.
 pub(super) fn refused(refusal: &Refusal) -> Finished {
     match refusal {
-        Refusal::QueueFull { .. } | Refusal::Loading => answered(503),
+        Refusal::Loading => answered(503),
         Refusal::TooLong { .. } => answered(400),
-        Refusal::RandomError => answered(500),
+        Refusal::RandomError { status } | Refusal::QueueFull { status, .. } => answered(*status),
         Refusal::Dropping => reset(),
         Refusal::Failing {
             status,

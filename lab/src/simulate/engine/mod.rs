@@ -9,8 +9,8 @@ use std::time::Duration;
 use paceline::outcome::Outcome;
 
 use super::balancer::{Counters, LoadBalancer};
-use super::call::{Call, Ending};
-use crate::model::{Control, ControlError, ServerSpec, Time};
+use super::call::{Call, Caller, Ending};
+use crate::model::{Control, ControlError, DeviceSpec, ServerSpec, Time};
 use clock::Engine;
 
 /// All of a run but the policy. Equal setups bring equal load to every policy.
@@ -18,12 +18,18 @@ use clock::Engine;
 pub struct Setup {
     /// The servers, by number.
     pub servers: Vec<ServerSpec>,
+    /// The devices that some of them share.
+    pub devices: Vec<DeviceSpec>,
     /// Requests per second that each of them can do at most, for bounds that know it.
     pub capacities: Vec<f64>,
     /// Which of them may be chosen from the start.
     pub present: Vec<bool>,
     /// The calls; in an open loop in the order of their arrivals.
     pub calls: Vec<Call>,
+    /// Who sends them.
+    pub callers: Vec<Caller>,
+    /// How many of them, the first, come before the workload and are in no figure.
+    pub before: usize,
     /// A closed loop: so many clients, each of which sends its next call when its last one ended.
     pub concurrency: Option<NonZeroUsize>,
     /// What happens to servers and gateways, in the order of time.
@@ -86,10 +92,14 @@ pub struct Reports {
 pub struct Run {
     /// What became of each call.
     pub endings: Vec<Ending>,
+    /// How many of them, the first, are in no figure.
+    pub before: usize,
     /// The most calls that were outstanding at once, by server.
     pub peak_outstanding: Vec<usize>,
     /// Times that a sequence was preempted for want of KV memory.
     pub preemptions: u64,
+    /// Times that a device ran out of memory, and all its servers crashed.
+    pub crashes: u64,
     /// What the policy counted.
     pub counters: Counters,
 }

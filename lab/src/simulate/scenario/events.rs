@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use super::ScenarioError;
-use super::file::{refused, seconds_within, within};
+use super::limits::{refused, seconds_within, within};
 use crate::model::{Control, Fleet, Time};
 use crate::simulate::engine::{Happening, Incident, Reports};
 

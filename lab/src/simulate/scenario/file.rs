@@ -4,17 +4,18 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::events::{EventEntry, read_events};
+use super::limits::{refused, seconds_within, within};
 use super::one_or_many::OneOrMany;
-use super::{Abandonment, Length, Offered, Scenario, ScenarioError};
+use super::{Abandonment, Before, Length, Offered, Scenario, ScenarioError};
 use crate::json::{self, JsonError};
 use crate::model::{Fleet, FleetError};
+use crate::simulate::call::Caller;
 use crate::simulate::policy::Policy;
 use crate::simulate::settings::Settings;
 use crate::workload::{Arrivals, Part, ServiceTimes, Shape, SizeHint, Trace, Workload};
@@ -38,6 +39,9 @@ pub(super) struct ScenarioFile {
     timeout_seconds: Option<f64>,
     goal_seconds: Option<f64>,
     abandon: Option<AbandonEntry>,
+    callers: Option<Vec<CallerEntry>>,
+    #[serde(default)]
+    before: Vec<BeforeEntry>,
     #[serde(default)]
     events: Vec<EventEntry>,
     policies: Option<Vec<Box<RawValue>>>,
@@ -50,6 +54,35 @@ pub(super) struct ScenarioFile {
 struct AbandonEntry {
     share: f64,
     after_seconds: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallerEntry {
+    share: f64,
+    tenant: Option<String>,
+    priority: Option<String>,
+    deadline_seconds: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BeforeEntry {
+    seconds: f64,
+    workload: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokensEntry {
+    tokens: TokensPair,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokensPair {
+    prompt: u32,
+    output: u32,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +123,6 @@ const MAX_SEEDS: usize = 1_000;
 pub(super) const DEFAULT_REQUESTS: usize = 20_000;
 pub(super) const DEFAULT_WARM_UP: f64 = 0.2;
 pub(super) const DEFAULT_SEEDS: usize = 5;
-const MAX_SECONDS: f64 = 1e6;
 
 /// The policies that are compared where a scenario names none; the last is the filter's default.
 const DEFAULT_POLICIES: [&str; 9] = [
@@ -152,6 +184,7 @@ impl ScenarioFile {
         within("seeds", seeds, 1, MAX_SEEDS)?;
         let config = self.config.unwrap_or_default();
         check_config(&config)?;
+        let before = read_before(self.before, directory, &offered)?;
         let (present, incidents) = read_events(self.events, &fleet, &gateways, &workers)?;
         Ok(Scenario {
             name: name.to_owned(),
@@ -159,7 +192,9 @@ impl ScenarioFile {
             present,
             incidents,
             policies: read_policies(self.policies, &fleet)?,
+            callers: read_callers(self.callers)?,
             abandonment: self.abandon.map(AbandonEntry::check).transpose()?,
+            before,
             timeout: seconds_within("timeout_seconds", self.timeout_seconds, 0.001)?,
             goal: seconds_within("goal_seconds", self.goal_seconds, 0.0)?,
             fleet,
@@ -186,6 +221,30 @@ impl AbandonEntry {
             after: after.unwrap_or_default(),
         })
     }
+}
+
+fn read_callers(given: Option<Vec<CallerEntry>>) -> Result<Vec<Caller>, ScenarioError> {
+    let Some(given) = given else {
+        return Ok(vec![Caller::default()]);
+    };
+    if given.is_empty() {
+        return Err(refused("callers", "[]", "at least one"));
+    }
+    let mut callers = Vec::with_capacity(given.len());
+    for (place, entry) in given.into_iter().enumerate() {
+        let key = |key: &str| format!("callers[{place}].{key}");
+        if !(1e-6..=1e6).contains(&entry.share) {
+            let allowed = "0.000001 to 1000000, relative to the other callers";
+            return Err(refused(&key("share"), entry.share, allowed));
+        }
+        callers.push(Caller {
+            share: entry.share,
+            tenant: entry.tenant,
+            priority: entry.priority,
+            deadline: seconds_within(&key("deadline_seconds"), entry.deadline_seconds, 0.001)?,
+        });
+    }
+    Ok(callers)
 }
 
 fn read_fleet(json: &RawValue, directory: &Path) -> Result<Fleet, ScenarioError> {
@@ -230,6 +289,11 @@ fn read_workload(json: &RawValue, path: &str, directory: &Path) -> Result<Worklo
         return Workload::of_sized_service(service, size)
             .map_err(|error| at(&format!("{path}.service"), error));
     }
+    if keys.contains_key("tokens") {
+        let TokensEntry { tokens } = json::from_slice(text.as_bytes()).map_err(inside)?;
+        return Workload::of_tokens(tokens.prompt, tokens.output)
+            .map_err(|error| ScenarioError::Inside(format!("{path}.tokens.{error}")));
+    }
     if keys.contains_key("mix") {
         let MixEntry { mix } = json::from_slice(text.as_bytes()).map_err(inside)?;
         let path = format!("{path}.mix");
@@ -246,7 +310,35 @@ fn read_workload(json: &RawValue, path: &str, directory: &Path) -> Result<Worklo
 }
 
 const WORKLOADS: &str =
-    "the name of a shape, or an object with one of trace, service, mix and phases";
+    "the name of a shape, or an object with one of trace, service, tokens, mix and phases";
+
+/// Requests that come before the workload.
+fn read_before(
+    entries: Vec<BeforeEntry>,
+    directory: &Path,
+    offered: &Offered,
+) -> Result<Vec<Before>, ScenarioError> {
+    if !entries.is_empty() && matches!(offered, Offered::Clients(_)) {
+        let allowed = "only where requests come by load, by rate or as recorded";
+        return Err(refused("before", "an array", allowed));
+    }
+    let read = |(place, entry): (usize, BeforeEntry)| {
+        let key = |key: &str| format!("before[{place}].{key}");
+        let ahead = seconds_within(&key("seconds"), Some(entry.seconds), 0.0)?;
+        let workload = read_workload(&entry.workload, &key("workload"), directory)?;
+        if workload.available().is_some() {
+            let allowed = "a workload that is generated";
+            return Err(refused(&key("workload"), &workload, allowed));
+        }
+        Ok(Before {
+            ahead: ahead.unwrap_or_default(),
+            workload,
+        })
+    };
+    let mut before = (entries.into_iter().enumerate().map(read)).collect::<Result<Vec<_>, _>>()?;
+    before.sort_by_key(|it| std::cmp::Reverse(it.ahead));
+    Ok(before)
+}
 
 fn read_parts(
     entries: Vec<PartEntry>,
@@ -390,42 +482,6 @@ fn read_policy(text: &str, index: usize) -> Result<Policy, ScenarioError> {
         .map_err(|error: String| at(&format!("policies[{index}]"), error))
 }
 
-pub(super) fn seconds_within(
-    key: &str,
-    seconds: Option<f64>,
-    least: f64,
-) -> Result<Option<Duration>, ScenarioError> {
-    match seconds {
-        Some(seconds) if !(least..=MAX_SECONDS).contains(&seconds) => Err(refused(
-            key,
-            seconds,
-            format!("{least} to {MAX_SECONDS} seconds"),
-        )),
-        seconds => Ok(seconds.map(Duration::from_secs_f64)),
-    }
-}
-
-pub(super) fn within(
-    key: &str,
-    count: usize,
-    least: usize,
-    most: usize,
-) -> Result<(), ScenarioError> {
-    if (least..=most).contains(&count) {
-        Ok(())
-    } else {
-        Err(refused(key, count, format!("{least} to {most}")))
-    }
-}
-
 fn at(key: &str, error: impl fmt::Display) -> ScenarioError {
     ScenarioError::Inside(format!("{key}: {error}"))
-}
-
-pub(super) fn refused(
-    key: &str,
-    value: impl fmt::Display,
-    allowed: impl fmt::Display,
-) -> ScenarioError {
-    ScenarioError::Inside(format!("{key}: {value} is not allowed: {allowed}"))
 }

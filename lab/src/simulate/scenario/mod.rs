@@ -2,6 +2,7 @@
 
 mod events;
 mod file;
+mod limits;
 mod one_or_many;
 mod setup;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::call::Caller;
 use super::engine::Incident;
 use super::policy::Policy;
 use crate::compare::CapacityError;
@@ -48,6 +50,10 @@ pub struct Scenario {
     pub goal: Option<Duration>,
     /// Clients that do not wait.
     pub abandonment: Option<Abandonment>,
+    /// Who sends the requests; one that says nothing of itself, unless given.
+    pub callers: Vec<Caller>,
+    /// Requests that come before the workload, the first first. Figures leave them out.
+    pub before: Vec<Before>,
     /// Which servers are there from the start.
     pub present: Vec<bool>,
     /// What happens, in the order of time.
@@ -89,6 +95,15 @@ pub struct Abandonment {
     pub share: f64,
     /// How long they wait.
     pub after: Duration,
+}
+
+/// A request that comes before the workload.
+#[derive(Clone, Debug)]
+pub struct Before {
+    /// How long before the workload begins.
+    pub ahead: Duration,
+    /// It is the first request of this.
+    pub workload: Workload,
 }
 
 /// A scenario that cannot be had.
@@ -138,6 +153,8 @@ impl Scenario {
             timeout: None,
             goal: None,
             abandonment: None,
+            callers: vec![Caller::default()],
+            before: Vec::new(),
             present: vec![true; fleet.servers().len()],
             incidents: Vec::new(),
             policies: file::default_policies(&fleet)?,

@@ -9,9 +9,9 @@ use paceline::random::Rng;
 use super::{Length, Offered, Scenario, ScenarioError};
 use crate::compare::capacities;
 use crate::model::Time;
-use crate::simulate::call::Call;
+use crate::simulate::call::{Call, Caller};
 use crate::simulate::engine::Setup;
-use crate::workload::MAX_REQUESTS;
+use crate::workload::{MAX_REQUESTS, Request};
 
 /// One combination of a scenario's loads, gateways and workers.
 #[derive(Clone, Debug)]
@@ -101,9 +101,10 @@ impl Case<'_> {
         let count = self.requests();
         // In a closed loop the rate is what it becomes, and arrivals are not used.
         let rate = self.rate().or(closed.map(|_| 1.0));
-        let requests = scenario.workload.requests(count, rate, seed)?;
+        let requests = self.all_requests(count, rate, seed)?;
         // A stream of its own: neither sizes nor arrivals depend on the gateways.
         let mut rng = Rng::new(seed ^ 0x6761_7465_7761_7973);
+        let mut callers = Callers::new(&scenario.callers, seed);
         let calls = requests.iter().enumerate().map(|(id, request)| Call {
             id,
             arrival: Time::ZERO + request.arrival,
@@ -113,6 +114,7 @@ impl Case<'_> {
             output_tokens: request.output_tokens,
             service: request.service,
             size: request.size,
+            caller: callers.draw(),
             patience: scenario
                 .abandonment
                 .filter(|abandonment| rng.unit() < abandonment.share)
@@ -120,9 +122,12 @@ impl Case<'_> {
         });
         Ok(Setup {
             servers: scenario.fleet.servers().to_vec(),
+            devices: scenario.fleet.devices().to_vec(),
             capacities: self.capacities.to_vec(),
             present: scenario.present.clone(),
             calls: calls.collect(),
+            callers: scenario.callers.clone(),
+            before: scenario.before.len(),
             concurrency: closed,
             incidents: scenario.incidents.clone(),
             timeout: scenario.timeout,
@@ -130,6 +135,36 @@ impl Case<'_> {
             workers: self.workers,
             seed,
         })
+    }
+
+    /// Those that come before the workload, and the workload.
+    fn all_requests(
+        &self,
+        count: usize,
+        rate: Option<f64>,
+        seed: u64,
+    ) -> Result<Vec<Request>, ScenarioError> {
+        let Scenario {
+            before, workload, ..
+        } = self.scenario;
+        let mut requests = workload.requests(count, rate, seed)?;
+        let Some(first) = before.first() else {
+            return Ok(requests);
+        };
+        for request in &mut requests {
+            request.arrival += first.ahead;
+        }
+        let mut all = Vec::with_capacity(before.len() + requests.len());
+        for (it, place) in before.iter().zip(1u64..) {
+            // Each is drawn by itself, from seeds that no workload has.
+            let drawn = it.workload.requests(1, Some(1.0), (place << 32) | seed)?;
+            all.extend(drawn.into_iter().map(|request| Request {
+                arrival: first.ahead - it.ahead,
+                ..request
+            }));
+        }
+        all.extend(requests);
+        Ok(all)
     }
 
     fn requests(&self) -> usize {
@@ -140,6 +175,33 @@ impl Case<'_> {
                 None => self.scenario.workload.available().unwrap_or(MAX_REQUESTS),
             },
         }
+    }
+}
+
+/// Draws who sends a request.
+struct Callers<'a> {
+    all: &'a [Caller],
+    total: f64,
+    /// A stream of its own: who sends a request changes nothing else about it.
+    rng: Rng,
+}
+
+impl<'a> Callers<'a> {
+    fn new(all: &'a [Caller], seed: u64) -> Self {
+        Self {
+            all,
+            total: all.iter().map(|caller| caller.share).sum(),
+            rng: Rng::new(seed ^ 0x6361_6c6c_6572),
+        }
+    }
+
+    fn draw(&mut self) -> usize {
+        let mut left = self.rng.unit() * self.total;
+        let drawn = self.all.iter().position(|caller| {
+            left -= caller.share;
+            left < 0.0
+        });
+        drawn.unwrap_or(0)
     }
 }
 

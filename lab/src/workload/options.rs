@@ -1,13 +1,16 @@
-//! The options that say what is asked of a fleet.
+//! The options of a command line that say what is asked of a fleet.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lab::workload::{Arrivals, Shape, Trace, Workload};
+use super::Workload;
+use super::arrivals::Arrivals;
+use super::shape::Shape;
+use super::trace::Trace;
 
 /// What is asked, and when.
 #[derive(Debug, clap::Args)]
-pub(super) struct WorkloadArgs {
+pub struct WorkloadArgs {
     /// The sizes of requests: conversation, code-completion, long-context or diffusion
     ///
     /// Drawn from published figures of production services. diffusion is for slot servers, the others are tokens of an LLM.
@@ -28,7 +31,10 @@ pub(super) struct WorkloadArgs {
 
 impl WorkloadArgs {
     /// The workload; says on standard error what is odd about a trace.
-    pub(super) fn workload(&self) -> anyhow::Result<Workload> {
+    ///
+    /// # Errors
+    /// A trace that cannot be read, or arrivals that the workload does not have.
+    pub fn workload(&self) -> anyhow::Result<Workload> {
         let workload = match &self.trace {
             None => Workload::of_shape(self.workload),
             Some(path) => {
@@ -51,7 +57,8 @@ impl WorkloadArgs {
 }
 
 /// How many requests to make of those asked for; says on standard error if the trace has fewer.
-pub(super) fn clamp_to_trace(workload: &Workload, asked: usize) -> usize {
+#[must_use]
+pub fn clamp_to_trace(workload: &Workload, asked: usize) -> usize {
     match workload.available() {
         Some(rows) if rows < asked => {
             eprintln!(

@@ -3,12 +3,18 @@
 //! Weights are equal here, as an emulated fleet has none. Counts of active requests belong to a process: Envoy's workers share
 //! a host's statistics.
 
+mod checks;
+mod guarded;
+mod outliers;
+
 use paceline::random::Rng;
 
-use super::balancer::{Ended, LoadBalancer, Pick};
-use super::call::Call;
-use super::fleet::Fleet;
 use crate::model::Time;
+use crate::simulate::balancer::{Ended, LoadBalancer, Pick};
+use crate::simulate::call::Call;
+use crate::simulate::fleet::Fleet;
+
+pub use guarded::Guarded;
 
 /// `LEAST_REQUEST` with equal weights.
 #[derive(Debug)]
@@ -33,8 +39,9 @@ impl LeastRequest {
     }
 }
 
-impl LoadBalancer for LeastRequest {
-    fn pick(&mut self, call: &Call, _now: Time, fleet: &Fleet) -> Pick {
+impl LeastRequest {
+    /// The host among these that takes a call, which counts there from now on.
+    pub(super) fn pick_among(&mut self, hosts: &[usize], call: &Call, fleet: &Fleet) -> Pick {
         let Some(active) = self.active.get_mut(call.gateway) else {
             return Pick::Unavailable;
         };
@@ -43,8 +50,8 @@ impl LoadBalancer for LeastRequest {
         let best = match self.choices {
             Some(choices) => {
                 let drawn = (0..choices).filter_map(|_| {
-                    let place = self.rng.below(self.present.len());
-                    self.present.get(place).copied()
+                    let place = self.rng.below(hosts.len());
+                    hosts.get(place).copied()
                 });
                 // The first drawn stays unless a later one has fewer.
                 drawn.reduce(
@@ -54,7 +61,7 @@ impl LoadBalancer for LeastRequest {
                 )
             }
             None => least(
-                self.present.iter().copied(),
+                hosts.iter().copied(),
                 |host| f64::from(load(host)),
                 &mut self.rng,
             ),
@@ -66,6 +73,15 @@ impl LoadBalancer for LeastRequest {
             *count += 1;
         }
         Pick::Server(best)
+    }
+}
+
+impl LoadBalancer for LeastRequest {
+    fn pick(&mut self, call: &Call, _now: Time, fleet: &Fleet) -> Pick {
+        let present = std::mem::take(&mut self.present);
+        let pick = self.pick_among(&present, call, fleet);
+        self.present = present;
+        pick
     }
 
     fn ended(&mut self, ended: &Ended<'_>, _now: Time, _fleet: &Fleet) {
@@ -156,7 +172,7 @@ impl LoadBalancer for Random {
 }
 
 /// The server of the least score; of several, each is as likely.
-pub(super) fn least(
+pub(in crate::simulate) fn least(
     servers: impl Iterator<Item = usize>,
     mut score: impl FnMut(usize) -> f64,
     rng: &mut Rng,
