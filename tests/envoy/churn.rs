@@ -46,6 +46,18 @@ impl Fleet {
         grown[place] as f64 / grown.iter().sum::<usize>() as f64
     }
 
+    /// Waits until so many upstreams are said to be cold.
+    async fn expect_warming(&self, count: u64) {
+        eventually("upstreams to be cold or warm", SOON, async || {
+            let stats = self.gateway.stats().await.unwrap();
+            let warming = stats.total("paceline_warming");
+            (warming == count)
+                .then_some(())
+                .ok_or(format!("{warming} of {count}"))
+        })
+        .await;
+    }
+
     /// Nothing is in flight, and each pick has ended once.
     async fn expect_all_counted(&self, answered: usize) {
         self.expect_in_flight(0, SOON).await;
@@ -81,16 +93,10 @@ async fn a_cold_replica_reaches_its_share_within_the_window() {
         cold.set(Behaviour::Hold);
         cold.set_health(Health::LOADING);
         fleet.expect_ready(&["a", "b"]).await;
+        // Without requests they stay cold. Where all are, as after a start, none is spared.
+        fleet.expect_warming(2).await;
         let load = Load::start(&fleet, CLIENTS);
-        // Where all are cold, as after a start, none is spared.
-        eventually("the others to be warm", SOON, async || {
-            let stats = fleet.gateway.stats().await.unwrap();
-            let warming = stats.total("paceline_warming");
-            (load.answered() > 100 && warming == 0)
-                .then_some(())
-                .ok_or(format!("{warming}"))
-        })
-        .await;
+        fleet.expect_warming(0).await;
         fleet.reconfigure_with(&config(3)).await;
         fleet.expect_probes("body", "c").await;
         assert_eq!(fleet.upstreams[2].count(), 0, "while it loads");
@@ -104,14 +110,17 @@ async fn a_cold_replica_reaches_its_share_within_the_window() {
         })
         .await;
         let begin = Instant::now();
-        let mut shares = Vec::new();
+        let first = fleet.share_of(2).await;
+        let is_early = begin.elapsed() < WINDOW / 3;
+        let mut shares = vec![first];
         while shares.last().is_none_or(|share| *share < 0.3) {
-            assert!(begin.elapsed() < WINDOW + BIN, "{policy}: {shares:?}");
+            assert!(begin.elapsed() < WINDOW + SOON, "{policy}: {shares:?}");
             shares.push(fleet.share_of(2).await);
         }
-        println!("{policy}: {shares:?}");
-        // A tenth to a quarter of a third; the rest is chance.
-        assert!(shares[0] < 0.2, "{policy}: {shares:?}");
+        println!("{policy}: {shares:?} in {:?}", begin.elapsed());
+        // A tenth to a quarter of a third; the rest is chance. On a machine that is too slow
+        // to look early this shows nothing.
+        assert!(first < 0.25 || !is_early, "{policy}: {shares:?}");
         let statuses = load.stop().await;
         assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
         fleet.expect_all_counted(statuses.len()).await;

@@ -48,11 +48,6 @@ impl Load {
         }
     }
 
-    /// How many requests have been answered.
-    pub(crate) fn answered(&self) -> usize {
-        self.answered.load(Ordering::Relaxed)
-    }
-
     /// Waits for so many answers more.
     pub(crate) async fn goes_on(&self, count: usize) {
         let answered: &AtomicUsize = &self.answered;
