@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::told::Told;
 use lab::gateway::{Sample, Stats};
 
 /// Outcomes that are the upstream's failures.
@@ -24,6 +25,8 @@ pub(super) struct Snapshot {
     caps: BTreeMap<String, u64>,
     devices: BTreeMap<String, Device>,
     passed_through: BTreeMap<String, u64>,
+    /// What the status page tells, if it is asked.
+    pub(super) told: Option<Told>,
 }
 
 #[derive(Clone, Default)]
@@ -82,6 +85,7 @@ impl Snapshot {
             caps: BTreeMap::new(),
             devices: BTreeMap::new(),
             passed_through: BTreeMap::new(),
+            told: None,
         };
         for sample in stats.iter() {
             this.take(sample);
