@@ -137,6 +137,20 @@ impl Envoy {
         }
     }
 
+    /// Waits until Envoy has no connection to any of these servers.
+    pub(crate) fn expect_no_connections(&self, servers: &[SocketAddr]) {
+        let none = |line: &str| {
+            let is_theirs =
+                |server: &SocketAddr| line.contains(&format!("::{server}::cx_active::"));
+            !servers.iter().any(is_theirs) || line.ends_with("::0")
+        };
+        let deadline = Instant::now() + DEADLINE;
+        self.wait_for(deadline, || {
+            let clusters = self.ask("/clusters")?;
+            clusters.lines().all(none).then_some(())
+        });
+    }
+
     /// Serves these extensions from now on, as the agent does when a plugin
     /// changes.
     pub(crate) fn serve_extensions(&self, extensions: &[Value]) {
