@@ -20,7 +20,7 @@ const HEADINGS: [&str; 12] = [
     "p99",
 ];
 
-/// What stands above them.
+/// The line above the last decisions.
 pub(super) const LAST_DECISIONS: &str = "last decisions";
 
 /// The whole picture, with what the status page tells if it is asked.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::told::Told;
 use lab::gateway::{Sample, Stats};
+
+use super::told::Told;
 
 /// Outcomes that are the upstream's failures.
 const FAILURES: [&str; 5] = [
