@@ -426,6 +426,11 @@ fn what_envoy_cannot_know_is_warned_about() {
             "vm_id: ''",
             "vm_config.vm_id: is not set",
         ),
+        (
+            "address: 127.0.0.1, port_value: 9902",
+            "address: 127.0.0.1, port_value: 9903",
+            "listener status: filter paceline: warning: status.port: 9902 is not the listener's port, 9903",
+        ),
     ] {
         let said = said_of("envoy.yaml", from, to);
         assert!(

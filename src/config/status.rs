@@ -8,7 +8,8 @@ use super::reader::Node;
 pub struct Status {
     /// The path of the requests that the filter answers with its state, without a query.
     pub path: String,
-    /// The only port at which it answers them: 1 to 65535; `None` is any.
+    /// The port, 1 to 65535, that is there for the state alone: only at it the filter
+    /// answers, and it answers everything there. `None`: at any port the path alone.
     pub port: Option<u16>,
 }
 

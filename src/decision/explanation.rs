@@ -89,6 +89,9 @@ impl LeftOut {
     }
 }
 
+/// Bytes of most explanations: each is written into one piece of memory.
+const LIKELY_LENGTH: usize = 256;
+
 impl Explanation {
     /// The explanation of a pick of `member`, as the decision header has it:
     /// `upstream=gpu-a; policy=shortest_expected_delay; score=2.5;
@@ -106,36 +109,53 @@ impl Explanation {
                 .upstream_of(member)
                 .map_or("", |upstream| upstream.name())
         };
-        let mut text = format!("upstream={}; policy={}", name(member), self.policy);
-        // Writing to a String cannot fail.
+        let mut text = String::with_capacity(LIKELY_LENGTH);
+        let add = |text: &mut String, parts: &[&str]| {
+            for part in parts {
+                text.push_str(part);
+            }
+        };
+        add(
+            &mut text,
+            &["upstream=", name(member), "; policy=", self.policy],
+        );
         if let Some((second, score)) = self.runner_up {
-            let _ = write!(text, "; score={}", Decimal(self.score));
-            let _ = write!(text, "; runner_up={} ({})", name(second), Decimal(score));
+            add(&mut text, &["; score="]);
+            Decimal(self.score).add_to(&mut text);
+            add(&mut text, &["; runner_up=", name(second), " ("]);
+            Decimal(score).add_to(&mut text);
+            add(&mut text, &[")"]);
         }
         if let Some(seconds) = self.expected {
-            let _ = write!(text, "; expected={}s", Decimal::of_seconds(seconds));
+            add(&mut text, &["; expected="]);
+            Decimal::of_seconds(seconds).add_to(&mut text);
+            add(&mut text, &["s"]);
         }
         if let Some([p50, p90, p99]) = self.latency {
-            for (name, seconds) in [("p50", p50), ("p90", p90), ("p99", p99)] {
-                let millis = Decimal((seconds * 1e4).round() / 10.0);
-                let _ = write!(text, "; {name}={millis}ms");
+            for (begin, seconds) in [("; p50=", p50), ("; p90=", p90), ("; p99=", p99)] {
+                add(&mut text, &[begin]);
+                Decimal((seconds * 1e4).round() / 10.0).add_to(&mut text);
+                add(&mut text, &["ms"]);
             }
         }
-        let _ = write!(text, "; reason={}", self.reason.label());
+        add(&mut text, &["; reason=", self.reason.label()]);
         let LeftOut { first, more } = self.left_out;
         for (number, (out, cause)) in first.iter().flatten().enumerate() {
             let begin = if number == 0 { "; left_out=" } else { "," };
+            // Writing to a String cannot fail.
             let _ = write!(text, "{begin}{}:{cause}", name(*out));
         }
         if more > 0 {
             let _ = write!(text, ",+{more}");
         }
         if let Some(size) = size {
-            let _ = write!(text, "; size={}", Decimal(size));
+            add(&mut text, &["; size="]);
+            Decimal(size).add_to(&mut text);
         }
         if let Some(basis) = self.basis {
-            let work = Decimal(self.work);
-            let _ = write!(text, "; work={work}; basis={}", basis.label());
+            add(&mut text, &["; work="]);
+            Decimal(self.work).add_to(&mut text);
+            add(&mut text, &["; basis=", basis.label()]);
         }
         text
     }

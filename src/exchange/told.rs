@@ -29,26 +29,26 @@ pub(super) struct Entry<'a> {
     pub(super) reason: &'static str,
 }
 
+/// Bytes of an entry with a name of usual length: it is written into one piece of memory.
+const LIKELY_LENGTH: usize = 128;
+
 impl Told {
     /// Lets the access log tell a decision. To be called only where the configuration
     /// wants that, so that otherwise no request makes an entry for nothing.
     #[inline(never)]
     pub(super) fn log(&mut self, host: &mut impl Host, entry: &Entry<'_>) {
-        let score = Decimal(entry.score).to_string();
-        let waited = entry.waited_millis.to_string();
-        let parts = [
-            "decision=",
-            entry.decision,
-            "; upstream=",
-            entry.upstream.unwrap_or("-"),
-            "; score=",
-            &score,
-            "; wait=",
-            &waited,
-            "ms; reason=",
-            entry.reason,
-        ];
-        self.log = Some(parts.concat());
+        let mut text = String::with_capacity(LIKELY_LENGTH);
+        text.push_str("decision=");
+        text.push_str(entry.decision);
+        text.push_str("; upstream=");
+        text.push_str(entry.upstream.unwrap_or("-"));
+        text.push_str("; score=");
+        Decimal(entry.score).add_to(&mut text);
+        text.push_str("; wait=");
+        Decimal(entry.waited_millis as f64).add_to(&mut text);
+        text.push_str("ms; reason=");
+        text.push_str(entry.reason);
+        self.log = Some(text);
         self.is_news = true;
         // At once: of a request that is not answered the log tells it as well.
         self.show_log(host);
@@ -72,8 +72,13 @@ impl Told {
     /// Adds the seconds that were expected at the pick and where the request went.
     pub(super) fn note_delays(&mut self, at_pick: f64, there: f64) {
         if self.header.is_some() || self.log.is_some() {
-            let [at_pick, there] = [at_pick, there].map(Decimal::of_seconds);
-            self.note(&format!("; expected={at_pick}s; expected_there={there}s"));
+            let mut text = String::with_capacity(LIKELY_LENGTH);
+            text.push_str("; expected=");
+            Decimal::of_seconds(at_pick).add_to(&mut text);
+            text.push_str("s; expected_there=");
+            Decimal::of_seconds(there).add_to(&mut text);
+            text.push('s');
+            self.note(&text);
         }
     }
 

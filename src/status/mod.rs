@@ -9,39 +9,44 @@ mod writer;
 
 use crate::host::{Host, LocalResponse, attributes};
 use crate::worker::Worker;
+use writer::Writer;
 
 /// `page.html`, packed by gzip.
 const PAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/page.html.gz"));
 /// What the page may do: run its own script, whose hash this has, and ask its own origin.
 const POLICY: &str = include_str!(concat!(env!("OUT_DIR"), "/page.policy"));
 
-/// Answers the request that `host` is at, if it asks for the status. Whether it did; a
-/// request that the proxy does not let the filter answer goes on as any other.
+/// Answers the request that `host` is at, if it asks for the status, or came in at the
+/// port that is there for nothing else. Whether it did; a request that the proxy does not
+/// let the filter answer goes on as any other.
 #[inline(never)]
 pub fn answer(worker: &mut Worker, host: &mut impl Host) -> bool {
     let Some(status) = &worker.config.status else {
         return false;
     };
-    let path = host.request_header(":path").unwrap_or(None);
-    let path = path.unwrap_or_default();
-    let mut parts = path.splitn(2, |byte| *byte == b'?');
-    if parts.next() != Some(status.path.as_bytes()) {
-        return false;
-    }
+    // The port first: of a client's request nothing else is read.
     if let Some(port) = status.port {
         let came_in_at = host.property(attributes::DESTINATION_PORT).unwrap_or(None);
         if came_in_at.map(|bytes| attributes::number(&bytes)) != Some(port.into()) {
             return false;
         }
     }
+    let path = host.request_header(":path").unwrap_or(None);
+    let path = path.unwrap_or_default();
+    let mut parts = path.splitn(2, |byte| *byte == b'?');
+    let is_status = parts.next() == Some(status.path.as_bytes());
+    if !is_status && status.port.is_none() {
+        return false;
+    }
     let query = parts.next().unwrap_or_default();
     let method = host.request_header(":method").unwrap_or(None);
     let wants = match method.as_deref() {
+        _ if !is_status => Form::Elsewhere,
         Some(b"GET" | b"HEAD") => form(query, host),
         _ => Form::NotAllowed,
     };
-    let state;
-    let (status, content, body) = match wants {
+    let text;
+    let (code, content, body) = match wants {
         Form::Page => (
             200,
             [
@@ -51,22 +56,22 @@ pub fn answer(worker: &mut Worker, host: &mut impl Host) -> bool {
             PAGE,
         ),
         Form::Json => {
-            state = state::write(worker, host);
-            (
-                200,
-                [("content-type", "application/json"), ("vary", "accept")],
-                state.as_bytes(),
-            )
+            text = state::write(worker, host);
+            (200, [JSON, ("vary", "accept")], text.as_bytes())
         }
-        Form::NotAllowed => (
-            405,
-            [("content-type", "text/plain"), ("allow", "GET, HEAD")],
-            b"use GET\n".as_slice(),
-        ),
+        Form::NotAllowed => {
+            text = error("use GET", "method_not_allowed");
+            (405, [JSON, ("allow", "GET, HEAD")], text.as_bytes())
+        }
+        Form::Elsewhere => {
+            let hint = ["the status is at ", &status.path].concat();
+            text = error(&hint, "not_found");
+            (404, [JSON, ("vary", "accept")], text.as_bytes())
+        }
     };
     let [first, second] = content;
     let response = LocalResponse {
-        status,
+        status: code,
         details: "status",
         headers: &[
             first,
@@ -82,11 +87,27 @@ pub fn answer(worker: &mut Worker, host: &mut impl Host) -> bool {
     host.respond(&response).is_ok()
 }
 
+const JSON: (&str, &str) = ("content-type", "application/json");
+
 /// What is answered.
 enum Form {
     Page,
     Json,
     NotAllowed,
+    /// A path at which there is nothing.
+    Elsewhere,
+}
+
+/// An error as rejections tell theirs.
+fn error(message: &str, reason: &str) -> String {
+    let mut json = Writer::default();
+    json.open("", '{');
+    json.open("error", '{');
+    json.text("message", Some(message));
+    json.text("reason", Some(reason));
+    json.close('}');
+    json.close('}');
+    json.into_text()
 }
 
 /// JSON, unless a browser asks for a page.

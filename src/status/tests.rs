@@ -77,8 +77,17 @@ impl Case {
 
     /// What a request to the teller is answered; `None` where it goes on.
     fn ask(&mut self, headers: &[(&str, &str)]) -> Option<Responded> {
+        self.ask_at(None, headers)
+    }
+
+    /// The same for one that came in at this port.
+    fn ask_at(&mut self, port: Option<u64>, headers: &[(&str, &str)]) -> Option<Responded> {
         self.streams += 1;
         self.host.begin(self.streams, headers);
+        if let Some(port) = port {
+            let stream = self.host.stream(self.streams);
+            stream.set_number(attributes::DESTINATION_PORT, port);
+        }
         let mut exchange = Exchange::new(self.streams);
         let flow = exchange.on_request_headers(&mut self.teller, &mut self.host, true);
         let stream = self.host.stream(self.streams);
@@ -227,6 +236,8 @@ fn a_browser_gets_the_page_and_others_json() {
         let refused = case.ask(&[(":method", method), GET[1]]).unwrap();
         assert_eq!(refused.status, 405, "{method}");
         assert_eq!(refused.header("allow"), "GET, HEAD");
+        let body: Value = serde_json::from_slice(&refused.body).unwrap();
+        assert_eq!(body["error"]["reason"], "method_not_allowed");
     }
     for path in ["/", "/paceline/", "/pacelines", "/x?/paceline"] {
         assert_eq!(case.ask(&[GET[0], (":path", path)]), None, "{path}");
@@ -240,23 +251,39 @@ fn where_the_proxy_does_not_answer_the_request_goes_on() {
     assert_eq!(case.ask(GET), None);
 }
 
+/// A teller that answers at port 9902 and nowhere else.
+fn at_a_port() -> Case {
+    let mut case = Case::new(CONFIG);
+    case.teller.config.status = Some(crate::config::Status {
+        path: "/a\"b".to_owned(),
+        port: Some(9902),
+    });
+    case
+}
+
 #[test]
 fn with_a_port_only_requests_at_that_port_are_answered() {
-    let mut case = Case::new(CONFIG);
-    if let Some(status) = &mut case.teller.config.status {
-        status.port = Some(9902);
-    }
+    let mut case = at_a_port();
     for (port, is_answered) in [(Some(10_000), false), (Some(9902), true), (None, false)] {
-        case.streams += 1;
-        case.host.begin(case.streams, GET);
-        if let Some(port) = port {
-            let stream = case.host.stream(case.streams);
-            stream.set_number(attributes::DESTINATION_PORT, port);
-        }
-        assert_eq!(
-            answer(&mut case.teller, &mut case.host),
-            is_answered,
-            "{port:?}"
-        );
+        let answered = case.ask_at(port, &[GET[0], (":path", "/a\"b?format=json")]);
+        let expected = is_answered.then_some(200);
+        assert_eq!(answered.map(|it| it.status), expected, "{port:?}");
     }
+}
+
+#[test]
+fn at_its_port_other_paths_are_not_found_and_do_not_count() {
+    let mut case = at_a_port();
+    for path in ["/", "/favicon.ico", "/a", "/x?/a\"b"] {
+        let answered = case.ask_at(Some(9902), &[GET[0], (":path", path)]);
+        let answered = answered.unwrap();
+        assert_eq!(answered.status, 404, "{path}");
+        assert_eq!(answered.header("content-type"), "application/json");
+        let body: Value = serde_json::from_slice(&answered.body).unwrap();
+        let expected = json!({"message": "the status is at /a\"b", "reason": "not_found"});
+        assert_eq!(body, json!({"error": expected}));
+    }
+    assert_eq!(case.teller.balancer.lanes().number(), None);
+    assert_eq!(case.ask_at(Some(10_000), &[GET[0], (":path", "/a")]), None);
+    assert!(case.teller.balancer.lanes().number().is_some(), "it counts");
 }

@@ -45,11 +45,10 @@ impl Writer {
     /// A number that is not negative, to six decimals, or `null`.
     pub(super) fn number(&mut self, key: &str, value: Option<f64>) {
         self.key(key);
-        // Writing to a String cannot fail.
-        let _ = match value {
-            Some(value) => write!(self.text, "{}", Decimal(value)),
-            None => self.text.write_str("null"),
-        };
+        match value {
+            Some(value) => Decimal(value).add_to(&mut self.text),
+            None => self.text.push_str("null"),
+        }
     }
 
     /// `true`, `false` or `null`.
@@ -76,6 +75,7 @@ impl Writer {
                     self.text.push(character);
                 }
                 '\0'..='\x1f' => {
+                    // Writing to a String cannot fail.
                     let _ = write!(self.text, "\\u{:04x}", character as u32);
                 }
                 _ => self.text.push(character),

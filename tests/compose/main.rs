@@ -19,4 +19,5 @@ mod faults;
 mod health;
 mod observability;
 mod scaling;
+mod status;
 mod support;

@@ -45,7 +45,9 @@ impl Envoy {
             envoy.ask("/ready").filter(|text| text.trim() == "LIVE")?;
             let listeners: Value =
                 serde_json::from_str(&envoy.ask("/listeners?format=json")?).ok()?;
-            let socket = listeners.pointer("/listener_statuses/0/local_address/socket_address")?;
+            let mut statuses = listeners["listener_statuses"].as_array()?.iter();
+            let main = statuses.find(|listener| listener["name"] == "gateway")?;
+            let socket = main.pointer("/local_address/socket_address")?;
             format!("{}:{}", socket["address"].as_str()?, socket["port_value"])
                 .parse()
                 .ok()
@@ -135,6 +137,20 @@ impl Envoy {
         }
     }
 
+    /// Waits until Envoy has no connection to any of these servers.
+    pub(crate) fn expect_no_connections(&self, servers: &[SocketAddr]) {
+        let none = |line: &str| {
+            let is_theirs =
+                |server: &SocketAddr| line.contains(&format!("::{server}::cx_active::"));
+            !servers.iter().any(is_theirs) || line.ends_with("::0")
+        };
+        let deadline = Instant::now() + DEADLINE;
+        self.wait_for(deadline, || {
+            let clusters = self.ask("/clusters")?;
+            clusters.lines().all(none).then_some(())
+        });
+    }
+
     /// Serves these extensions from now on, as the agent does when a plugin
     /// changes.
     pub(crate) fn serve_extensions(&self, extensions: &[Value]) {
@@ -166,6 +182,7 @@ pub(crate) fn validate(assembled: &Assembled) -> Result<(), String> {
     }
     let fixed = Assembled {
         connection_manager: inlined,
+        bound: Vec::new(),
         clusters: assembled.clusters.clone(),
         extensions: Vec::new(),
     };
@@ -190,8 +207,35 @@ pub(crate) fn validate(assembled: &Assembled) -> Result<(), String> {
 /// Writes the bootstrap and the extensions; returns the bootstrap's path.
 fn write(assembled: &Assembled, directory: &Path) -> PathBuf {
     let extensions = write_extensions(&assembled.extensions, directory);
-    let mut connection_manager = assembled.connection_manager.clone();
-    for filter in connection_manager["http_filters"].as_array_mut().unwrap() {
+    let any = ([127, 0, 0, 1], 0).into();
+    let mut listeners = vec![listener(
+        "gateway",
+        any,
+        &assembled.connection_manager,
+        &extensions,
+    )];
+    for (address, manager) in &assembled.bound {
+        let name = format!("{}_{}", address.ip(), address.port());
+        listeners.push(listener(&name, *address, manager, &extensions));
+    }
+    let bootstrap = json!({
+        // Envoy insists on a name for itself where anything is dynamic.
+        "node": { "id": "gateway", "cluster": "gateway" },
+        "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
+        "static_resources": {
+            "clusters": assembled.clusters,
+            "listeners": listeners,
+        },
+    });
+    let path = directory.join("bootstrap.json");
+    fs::write(&path, bootstrap.to_string()).unwrap();
+    path
+}
+
+/// A listener whose extensions come from a file.
+fn listener(name: &str, address: SocketAddr, manager: &Value, extensions: &Path) -> Value {
+    let mut manager = manager.clone();
+    for filter in manager["http_filters"].as_array_mut().unwrap() {
         if let Some(source) = filter.pointer_mut("/config_discovery/config_source") {
             let fields = source.as_object_mut().unwrap();
             fields
@@ -203,25 +247,15 @@ fn write(assembled: &Assembled, directory: &Path) -> PathBuf {
             );
         }
     }
-    let bootstrap = json!({
-        // Envoy insists on a name for itself where anything is dynamic.
-        "node": { "id": "gateway", "cluster": "gateway" },
-        "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
-        "static_resources": {
-            "clusters": assembled.clusters,
-            "listeners": [{
-                "name": "gateway",
-                "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } },
-                "filter_chains": [{ "filters": [{
-                    "name": "envoy.filters.network.http_connection_manager",
-                    "typed_config": connection_manager,
-                }] }],
-            }],
-        },
-    });
-    let path = directory.join("bootstrap.json");
-    fs::write(&path, bootstrap.to_string()).unwrap();
-    path
+    let socket = json!({ "address": address.ip(), "port_value": address.port() });
+    json!({
+        "name": name,
+        "address": { "socket_address": socket },
+        "filter_chains": [{ "filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": manager,
+        }] }],
+    })
 }
 
 fn write_extensions(extensions: &[Value], directory: &Path) -> PathBuf {

@@ -2,14 +2,15 @@
 //!
 //! What is modelled, after Istio's source (pilot/pkg/networking/core, pilot/pkg/model/extensions.go, pkg/wasm): the names of
 //! clusters in gateways, sidecars and waypoints; routes, catch-alls last, with
-//! Istio's own retries and no timeout; plugins by extension discovery, named
+//! Istio's own retries and no timeout; a Gateway with a `bind` as a listener of its own,
+//! any other as the main one; plugins by extension discovery, named
 //! `<namespace>.<name>`, without `vm_id`, their module as a file that the agent
 //! has downloaded, their configuration through a protobuf `Struct` into a
 //! `StringValue`. Pods are servers of the test. Fields that are not modelled
 //! fail the test.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -36,6 +37,8 @@ pub(crate) type Pods = BTreeMap<String, Vec<SocketAddr>>;
 #[derive(Debug)]
 pub(crate) struct Assembled {
     pub(crate) connection_manager: Value,
+    /// Those of Gateways with an address of their own, each with that.
+    pub(crate) bound: Vec<(SocketAddr, Value)>,
     pub(crate) clusters: Vec<Value>,
     /// What extension discovery serves.
     pub(crate) extensions: Vec<Value>,
@@ -50,12 +53,53 @@ struct VirtualService {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct HttpRoute {
+    #[serde(default)]
     name: String,
     #[serde(default)]
     r#match: Vec<RouteMatch>,
+    #[serde(default)]
     route: Vec<RouteDestination>,
+    direct_response: Option<DirectResponse>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DirectResponse {
+    status: u16,
+    body: ResponseBody,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResponseBody {
+    string: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Gateway {
+    #[serde(rename = "selector")]
+    _selector: Value,
+    servers: [GatewayServer; 1],
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GatewayServer {
+    port: GatewayPort,
+    bind: Option<IpAddr>,
+    hosts: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GatewayPort {
+    number: u16,
+    #[serde(rename = "name")]
+    _name: String,
+    protocol: String,
 }
 
 #[derive(Deserialize)]
@@ -142,17 +186,27 @@ pub(crate) fn assemble(
     for rule in of_kind("DestinationRule") {
         clusters.extend(clusters_of(role, &rule.spec(), documents, pods));
     }
-    let hosts: Vec<_> = of_kind("VirtualService")
-        .map(Document::spec::<VirtualService>)
-        .filter(|service| {
+    let bound_gateways: Vec<(&str, SocketAddr)> = of_kind("Gateway").filter_map(bound).collect();
+    let hosts = |port: u16, is_reached_by: &dyn Fn(&str) -> bool| -> Vec<Value> {
+        let services = of_kind("VirtualService").map(Document::spec::<VirtualService>);
+        let reached = services.filter(|service| {
             service
                 .gateways
                 .iter()
-                .any(|gateway| (gateway == "mesh") == (role != Role::Gateway))
-        })
-        .flat_map(|service| virtual_hosts(role, &service))
-        .collect();
-    assert!(!hosts.is_empty(), "no VirtualService for a {role:?}");
+                .any(|gateway| is_reached_by(gateway))
+        });
+        reached
+            .flat_map(|service| virtual_hosts(role, port, &service))
+            .collect()
+    };
+    let main_hosts = match role {
+        Role::Gateway => hosts(80, &|gateway| {
+            let is_bound = bound_gateways.iter().any(|(name, _)| *name == gateway);
+            gateway != "mesh" && !is_bound
+        }),
+        Role::Sidecar | Role::Waypoint => hosts(8000, &|gateway| gateway == "mesh"),
+    };
+    assert!(!main_hosts.is_empty(), "no VirtualService for a {role:?}");
 
     let mut extensions = Vec::new();
     let mut filters = Vec::new();
@@ -187,14 +241,26 @@ pub(crate) fn assemble(
         "name": "envoy.filters.http.router",
         "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
     }));
-    let mut connection_manager = json!({
-        "@type": CONNECTION_MANAGER,
-        "stat_prefix": "istio",
-        "normalize_path": true,
-        "http_filters": filters,
-        "route_config": { "name": "http.80", "virtual_hosts": hosts, "ignore_port_in_host_matching": true },
+    let manager = |port: u16, hosts: Vec<Value>| {
+        json!({
+            "@type": CONNECTION_MANAGER,
+            "stat_prefix": "istio",
+            "normalize_path": true,
+            "http_filters": filters,
+            "route_config": { "name": format!("http.{port}"), "virtual_hosts": hosts, "ignore_port_in_host_matching": true },
+        })
+    };
+    let mut connection_manager = manager(80, main_hosts);
+    let bound = bound_gateways.iter().map(|(name, address)| {
+        let port = address.port();
+        (
+            *address,
+            manager(port, hosts(port, &|gateway| gateway == *name)),
+        )
     });
+    let bound = bound.collect::<Vec<_>>();
     for filter in of_kind("EnvoyFilter") {
+        assert!(bound.is_empty(), "{}: for one listener only", filter.file);
         patch::apply(
             filter,
             &mut connection_manager,
@@ -207,9 +273,21 @@ pub(crate) fn assemble(
     }
     Assembled {
         connection_manager,
+        bound,
         clusters,
         extensions,
     }
+}
+
+/// A Gateway with an address of its own.
+fn bound(document: &Document) -> Option<(&str, SocketAddr)> {
+    let Gateway {
+        servers: [server], ..
+    } = document.spec();
+    assert_eq!(server.port.protocol, "HTTP", "{}", document.file);
+    let address = (server.bind?, server.port.number).into();
+    assert_eq!(server.hosts, ["*"], "{}", document.file);
+    Some((document.value["metadata"]["name"].as_str()?, address))
 }
 
 /// The name that Istio gives a cluster.
@@ -306,8 +384,17 @@ fn cluster(name: &str, addresses: &[SocketAddr]) -> Value {
 }
 
 /// One for each host, named with the port that its clients come to.
-fn virtual_hosts(role: Role, service: &VirtualService) -> Vec<Value> {
+fn virtual_hosts(role: Role, port: u16, service: &VirtualService) -> Vec<Value> {
     let translated = service.http.iter().flat_map(|route| {
+        if let Some(answer) = &route.direct_response {
+            assert!(route.route.is_empty() && route.r#match.is_empty());
+            return vec![json!({
+                "match": { "prefix": "/", "headers": [] },
+                "direct_response": {
+                    "status": answer.status, "body": { "inline_string": answer.body.string },
+                },
+            })];
+        }
         let [destination] = route.route.as_slice() else {
             panic!("{}: not one destination", route.name);
         };
@@ -317,7 +404,7 @@ fn virtual_hosts(role: Role, service: &VirtualService) -> Vec<Value> {
             [] => vec![Vec::new()],
             some => some.iter().map(|one| one.headers.iter().map(header_match).collect()).collect(),
         };
-        matches.into_iter().map(move |headers| {
+        let routes = matches.into_iter().map(|headers| {
             json!({
                 "name": route.name,
                 "match": { "prefix": "/", "headers": headers },
@@ -331,12 +418,12 @@ fn virtual_hosts(role: Role, service: &VirtualService) -> Vec<Value> {
                     }],
                 } },
             })
-        })
+        });
+        routes.collect()
     });
     let is_catch_all = |route: &Value| route["match"]["headers"] == json!([]);
     let (last, mut routes): (Vec<_>, Vec<_>) = translated.partition(is_catch_all);
     routes.extend(last);
-    let port = if role == Role::Gateway { 80 } else { 8000 };
     let host =
         |host| json!({ "name": format!("{host}:{port}"), "domains": [host], "routes": routes });
     service.hosts.iter().map(host).collect()

@@ -19,6 +19,7 @@ mod models;
 mod patch;
 mod reload;
 mod server;
+mod status;
 mod traffic;
 #[path = "../envoy/support/trap.rs"]
 #[allow(dead_code, reason = "the Envoy tests use more of it")]

@@ -127,6 +127,12 @@ impl Client {
         answer(request.call())
     }
 
+    /// At another path than the other requests.
+    pub(crate) fn at(&self, path: &str) -> Answer {
+        let url = format!("http://{}{path}", self.gateway);
+        answer(self.agent.get(url).header("host", self.host).call())
+    }
+
     /// With a body, for which a module that is made to trap waits.
     pub(crate) fn post(&self) -> Answer {
         let request = self.agent.post(self.url()).header("host", self.host);

@@ -3,7 +3,7 @@
 //! every machine, so they are counted, and more of them have to be argued for.
 
 use crate::fleet::{address, config, picked};
-use crate::host::{CallTable, HeaderMap, Process, Property, Root, Vm};
+use crate::host::{CallTable, HeaderMap, Plugin, Process, Property, Root, Vm};
 use std::time::Duration;
 
 /// Most host calls in a request's whole life, and most bytes copied across the
@@ -31,6 +31,15 @@ const POST: [(&str, &str); 6] = [
     ("content-length", "1000"),
 ];
 
+/// What names the upstream that Envoy chose where the filter did not.
+const METADATA: [&str; 5] = [
+    "xds",
+    "upstream_host_metadata",
+    "filter_metadata",
+    "paceline",
+    "upstream",
+];
+
 /// A worker that has found its feet: lane claimed, metrics of all upstreams defined.
 fn warm(process: &Process, configuration: &str) -> Root {
     let root = Vm::start(process, configuration).unwrap();
@@ -50,6 +59,7 @@ fn life(process: &Process, root: &Root) {
 /// One whose answer takes so long.
 fn life_of(process: &Process, root: &Root, latency: Duration) {
     let stream = root.stream().unwrap();
+    stream.set_property(&["destination", "port"], Property::int(10_000));
     stream.request_headers(HeaderMap::new(POST), false).unwrap();
     stream.request_body(&[b'x'; 1_000], true).unwrap();
     process.advance(latency);
@@ -59,6 +69,8 @@ fn life_of(process: &Process, root: &Root, latency: Duration) {
     stream.set_property(&["response", "code_details"], details);
     if let Some(cluster) = picked(&stream) {
         stream.set_property(&["xds", "cluster_name"], Property::text(&cluster));
+    } else {
+        stream.set_property(&METADATA, Property::text("gpu-1"));
     }
     stream.set_property(&["upstream", "request_attempt_count"], Property::int(1));
     stream.set_property(&["response", "code"], Property::int(200));
@@ -177,6 +189,85 @@ fn a_health_check_costs_a_request_no_host_call() {
         "{bytes_checked}, without {bytes}"
     );
     assert!(work_checked < work * 1.1, "{work_checked}, without {work}");
+}
+
+/// `configuration` with one key more.
+fn with(configuration: &str, key: &str) -> String {
+    configuration.replacen('{', &format!("{{ {key},"), 1)
+}
+
+#[test]
+fn what_is_not_switched_on_costs_a_request_nothing() {
+    let plain = config(8, "shortest_expected_delay");
+    let cost = dense(1, &plain);
+    for key in [
+        r#""access_log": false"#,
+        r#""explain": false"#,
+        r#""mode": "balance""#,
+    ] {
+        let (calls, bytes, work) = dense(1, &with(&plain, key));
+        assert_eq!((calls, bytes), (cost.0, cost.1), "{key}");
+        // A longer configuration displaces what is allocated later, no more than that.
+        let ratio = work / cost.2;
+        assert!((0.999..1.001).contains(&ratio), "{key}: {work}, {cost:?}");
+    }
+}
+
+#[test]
+fn the_access_log_the_status_and_dry_runs_cost_a_request_little() {
+    let plain = config(8, "shortest_expected_delay");
+    let (calls, bytes, work) = dense(1, &plain);
+    println!("nothing: {calls} calls, {bytes} bytes, {work} instructions");
+    // What is switched on, and the most that it adds: host calls, bytes, instructions.
+    for (key, most) in [
+        (r#""access_log": true"#, (1.0, 100.0, 6_000.0)),
+        (r#""explain": true"#, (1.0, 250.0, 16_000.0)),
+        (r#""status": { "path": "/paceline" }"#, (1.0, 40.0, 4_000.0)),
+        (
+            r#""status": { "path": "/paceline", "port": 9902 }"#,
+            (1.0, 40.0, 4_000.0),
+        ),
+        (r#""mode": "observe""#, (11.0, 250.0, 25_000.0)),
+        (
+            r#""mode": "observe", "access_log": true"#,
+            (13.0, 450.0, 36_000.0),
+        ),
+        (r#""mode": { "balance_percent": 99 }"#, (3.1, 20.0, 1_000.0)),
+    ] {
+        let (with_calls, with_bytes, with_work) = dense(1, &with(&plain, key));
+        let more = (with_calls - calls, with_bytes - bytes, with_work - work);
+        println!("{key}: {more:?} more");
+        assert!(more.0 <= most.0 + 0.1, "{key}: {more:?}");
+        assert!(more.1 <= most.1, "{key}: {more:?}");
+        assert!(more.2 <= most.2, "{key}: {more:?}");
+    }
+}
+
+#[test]
+fn a_status_listener_costs_requests_of_clients_nothing() {
+    let process = Process::new();
+    let plain = config(8, "shortest_expected_delay");
+    let root = warm(&process, &plain);
+    let cost = |root: &Root| {
+        for _ in 0..100 {
+            life_of(&process, root, Duration::from_micros(10));
+        }
+        let (calls, work) = (root.vm.take_calls(), root.vm.take_work());
+        let table = CallTable::new(&calls);
+        (table.calls(), table.bytes(), work.values().sum::<u64>())
+    };
+    cost(&root);
+    let alone = cost(&root);
+    let told = with(&plain, r#""status": { "path": "/paceline", "port": 9902 }"#);
+    let telling = root.vm.create_root(Plugin::new(told)).unwrap();
+    assert!(telling.configure().unwrap());
+    root.vm.take_calls();
+    root.vm.take_work();
+    let beside = cost(&root);
+    assert_eq!((beside.0, beside.1), (alone.0, alone.1));
+    // What the other plugin keeps displaces what is allocated, so paths there differ.
+    let ratio = beside.2 as f64 / alone.2 as f64;
+    assert!((0.98..1.02).contains(&ratio), "{alone:?}, {beside:?}");
 }
 
 /// Most host calls that caps add to a request where nothing waits: two to look who waits,

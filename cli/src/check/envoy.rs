@@ -71,6 +71,7 @@ impl Envoy {
                     place: file.clone(),
                     filter: "",
                     manager: None,
+                    port: None,
                 };
                 walk(document, &within, &mut found);
             }
@@ -157,6 +158,8 @@ struct Within<'a> {
     filter: &'a str,
     /// The nearest connection manager.
     manager: Option<&'a Value>,
+    /// The listener's port.
+    port: Option<u64>,
 }
 
 /// Collects the filters below `value`, with their names.
@@ -169,10 +172,14 @@ fn walk<'a>(value: &'a Value, within: &Within<'a>, found: &mut Vec<(&'a str, Plu
             Some(_) => Some(value),
             None => within.manager,
         },
+        port: within.port,
     };
     match name {
         Some(name) if value.get("filter_chains").is_some() => {
             here.place = format!("{}: listener {name}", within.place);
+            here.port = value
+                .pointer("/address/socket_address/port_value")
+                .and_then(Value::as_u64);
         }
         Some(name) if value.get("typed_config").is_some_and(is_wasm) => {
             here.place = format!("{}: filter {name}", within.place);
@@ -191,6 +198,7 @@ fn walk<'a>(value: &'a Value, within: &Within<'a>, found: &mut Vec<(&'a str, Plu
                 configuration,
                 shows_bodies: Some(shows_bodies(config)),
                 manager: here.manager.cloned(),
+                port: here.port,
                 warnings: warnings(config),
             };
             found.push((here.filter, plugin));

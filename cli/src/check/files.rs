@@ -36,6 +36,7 @@ pub(super) fn sort(paths: &[PathBuf]) -> Result<Given, Failure> {
                 configuration: Ok(text),
                 shows_bodies: None,
                 manager: None,
+                port: None,
                 warnings: Vec::new(),
             });
             continue;

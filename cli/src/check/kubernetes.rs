@@ -27,6 +27,7 @@ pub(super) fn plugins(file: &str, document: &Value) -> Vec<Plugin> {
                         configuration: Ok(value.to_owned()),
                         shows_bodies: Some(shows_bodies(config)),
                         manager: None,
+                        port: None,
                         warnings: Vec::new(),
                     })
                 })
@@ -42,6 +43,7 @@ pub(super) fn plugins(file: &str, document: &Value) -> Vec<Plugin> {
         // Istio has no way to say it.
         shows_bodies: Some(false),
         manager: None,
+        port: None,
         warnings: Vec::new(),
     }]
 }

@@ -1,7 +1,7 @@
 //! The connection manager around a filter: what of it the filter relies on, and
 //! `envoy --mode validate` cannot know.
 
-use paceline::config::Config;
+use paceline::config::{Config, Status};
 use serde_json::Value;
 
 use super::Finding;
@@ -15,12 +15,12 @@ fn hosts(manager: &Value) -> Option<&Vec<Value>> {
     manager.pointer("/route_config/virtual_hosts")?.as_array()
 }
 
-/// What of the manager does not fit the configuration.
-pub(super) fn findings(manager: &Value, config: &Config) -> Vec<Finding> {
+/// What of the manager, in a listener with this port, does not fit the configuration.
+pub(super) fn findings(manager: &Value, port: Option<u64>, config: &Config) -> Vec<Finding> {
     let mut said = Vec::new();
     if let Some(status) = &config.status {
         if tells_only(manager) {
-            return Vec::new();
+            return status_findings(status, port);
         }
         if status.port.is_none() {
             said.push(format!(
@@ -89,6 +89,19 @@ pub(super) fn findings(manager: &Value, config: &Config) -> Vec<Finding> {
         }
     }
     said.into_iter().map(Finding::Warning).collect()
+}
+
+/// What does not fit of a listener that is there for the state alone.
+fn status_findings(status: &Status, port: Option<u64>) -> Vec<Finding> {
+    let (Some(wanted), Some(port)) = (status.port.map(u64::from), port) else {
+        return Vec::new();
+    };
+    match wanted == port {
+        true => Vec::new(),
+        false => vec![Finding::Warning(format!(
+            "status.port: {wanted} is not the listener's port, {port}, so the filter answers nothing here"
+        ))],
+    }
 }
 
 /// Whether no request goes to a cluster, so that the filter is there for its state alone.

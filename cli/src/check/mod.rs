@@ -41,6 +41,8 @@ struct Plugin {
     shows_bodies: Option<bool>,
     /// The connection manager that the filter is in, where it is known.
     manager: Option<Value>,
+    /// The port of the listener that it is in, where that is known.
+    port: Option<u64>,
     /// What is odd about how the proxy is to run it.
     warnings: Vec<String>,
 }
@@ -105,7 +107,7 @@ fn check(plugin: &Plugin, more: impl FnOnce(&Config, &Value) -> Vec<Finding>) ->
                 findings.push(Finding::Warning(NO_BODIES.to_owned()));
             }
             if let Some(manager) = &plugin.manager {
-                findings.extend(manager::findings(manager, &config));
+                findings.extend(manager::findings(manager, plugin.port, &config));
             }
             let is_refused = |finding: &Finding| matches!(finding, Finding::Refused(_));
             if !findings.iter().any(is_refused) {

@@ -43,9 +43,16 @@ pub(super) fn complete(recipe: &Recipe) -> Result<Complete, Failure> {
     // The virtual host sets the header that this asks for.
     parts.entry(ATTEMPTS).or_insert(json!(true));
     let mut status_parts = parts.clone();
-    status_parts
+    let status = status_parts
         .entry("status")
         .or_insert(json!({ "path": STATUS_PATH }));
+    // The listener is there for nothing else: other paths are answered as well, and do
+    // not count. A port that the system chooses cannot be named.
+    if let (Some(status), Some(address)) = (status.as_object_mut(), recipe.status)
+        && address.port() != 0
+    {
+        status.insert("port".to_owned(), json!(address.port()));
+    }
     let status_text = pretty(&Value::Object(status_parts));
     // The listener for clients logs it.
     parts.entry("access_log").or_insert(json!(true));

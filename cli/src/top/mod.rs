@@ -3,6 +3,7 @@
 mod picture;
 mod screen;
 mod snapshot;
+mod told;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use crate::failure::Failure;
 use crate::gateway::Recipe;
 use crate::gateway_options::address;
 use snapshot::{Rates, Snapshot};
+use told::{Page, Told};
 
 /// Show what a running Envoy with Paceline does: pools, upstreams, picks, failures, quantiles,
 /// who is not ready, ejected or warming, and how full the caps are.
@@ -26,6 +28,11 @@ pub(crate) struct Args {
     /// Envoy's admin interface
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address, default_value_t = Recipe::ADMIN)]
     admin: SocketAddr,
+
+    /// The status page, for each upstream's pace and the last decisions as well, such as
+    /// http://127.0.0.1:9902/paceline
+    #[arg(long, value_name = "URL", value_parser = Page::parse)]
+    status: Option<Page>,
 
     /// Seconds between two looks, over which rates are measured
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
@@ -47,7 +54,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let envoy = Envoy::new(args.admin)?;
+    let envoy = Envoy::new(args)?;
     let interval = Duration::from_secs_f64(args.interval);
     // An Envoy that is not there at all is told at once, and not in a picture.
     let first = envoy.look()?;
@@ -58,7 +65,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     loop {
         std::thread::sleep(interval);
         let now = envoy.look()?;
-        let lines = picture::lines(&Rates::between(&before, &now), envoy.address);
+        let lines = picture::lines(
+            &Rates::between(&before, &now),
+            now.told.as_ref(),
+            envoy.address,
+        );
         let text = format!("{}\n\n", lines.join("\n"));
         // Nobody reads on: `paceline top | head`.
         if std::io::stdout().write_all(text.as_bytes()).is_err() || args.once {
@@ -73,18 +84,20 @@ struct Envoy {
     runtime: Runtime,
     admin: Admin,
     address: SocketAddr,
+    status: Option<Page>,
 }
 
 impl Envoy {
-    fn new(address: SocketAddr) -> Result<Self, Failure> {
+    fn new(args: &Args) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(anyhow::Error::from)?;
         Ok(Self {
             runtime,
-            admin: Admin::new(address),
-            address,
+            admin: Admin::new(args.admin),
+            address: args.admin,
+            status: args.status.clone(),
         })
     }
 
@@ -102,6 +115,28 @@ impl Envoy {
         if stats.iter().next().is_none() {
             return Err(unavailable(&"this Envoy has no metrics of Paceline"));
         }
-        Ok(Snapshot::of(&stats, Instant::now()))
+        let mut snapshot = Snapshot::of(&stats, Instant::now());
+        snapshot.told = self
+            .status
+            .as_ref()
+            .map(|page| self.ask(page))
+            .transpose()?;
+        Ok(snapshot)
+    }
+
+    /// What the status page tells.
+    fn ask(&self, page: &Page) -> Result<Told, Failure> {
+        let unavailable = |error: &dyn std::fmt::Display| {
+            Failure::unavailable(format!(
+                "{}: {error}; name the status page with --status",
+                page.address
+            ))
+        };
+        // It speaks the same HTTP as the admin interface.
+        let answer = self
+            .runtime
+            .block_on(Admin::new(page.address).get(&page.json()));
+        let answer = answer.map_err(|error| unavailable(&error))?;
+        serde_json::from_str(&answer).map_err(|error| unavailable(&error))
     }
 }

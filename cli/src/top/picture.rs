@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::snapshot::{Device, Health, PoolRates, Rates, Reason, UpstreamRates};
+use super::told::Told;
 
 const HEADINGS: [&str; 12] = [
     "upstream",
@@ -19,8 +20,11 @@ const HEADINGS: [&str; 12] = [
     "p99",
 ];
 
-/// The whole picture.
-pub(super) fn lines(rates: &Rates, admin: SocketAddr) -> Vec<String> {
+/// The line above the last decisions.
+pub(super) const LAST_DECISIONS: &str = "last decisions";
+
+/// The whole picture, with what the status page tells if it is asked.
+pub(super) fn lines(rates: &Rates, told: Option<&Told>, admin: SocketAddr) -> Vec<String> {
     let mut lines = vec![format!(
         "Envoy {admin}: {} picks/s, {} in flight",
         number(rates.picks),
@@ -29,20 +33,26 @@ pub(super) fn lines(rates: &Rates, admin: SocketAddr) -> Vec<String> {
     lines.extend(rates.devices.iter().map(device));
     let passed = rates.passed_through.iter();
     lines.extend(passed.map(|it| reason("passed through", it)));
-    let tables: Vec<_> = rates.pools.iter().map(rows).collect();
+    let mut headings = HEADINGS.map(str::to_owned).to_vec();
+    headings.extend(told.map(|_| "pace (95 %)".to_owned()));
+    let tables: Vec<_> = rates.pools.iter().map(|pool| rows(pool, told)).collect();
     // One width for all pools.
-    let widths: [usize; 12] = std::array::from_fn(|column| {
+    let widths = headings.iter().enumerate().map(|(column, heading)| {
         let cells = tables.iter().flatten().filter_map(|row| row.get(column));
         let cells = cells.map(|cell| cell.chars().count());
-        let heading = HEADINGS.get(column).map_or(0, |it| it.len());
-        cells.max().unwrap_or_default().max(heading)
+        cells.max().unwrap_or_default().max(heading.len())
     });
+    let widths: Vec<usize> = widths.collect();
     for (pool, rows) in rates.pools.iter().zip(&tables) {
         lines.push(String::new());
         lines.push(heading(pool));
         lines.extend(pool.rejections.iter().map(|it| reason("rejected", it)));
-        lines.push(line(&HEADINGS.map(str::to_owned), &widths));
+        lines.push(line(&headings, &widths));
         lines.extend(rows.iter().map(|row| line(row, &widths)));
+    }
+    if let Some(told) = told {
+        lines.extend([String::new(), LAST_DECISIONS.to_owned()]);
+        lines.extend(told.decisions());
     }
     lines
 }
@@ -106,7 +116,7 @@ fn state(health: &Health) -> String {
     }
 }
 
-fn rows(pool: &PoolRates) -> Vec<[String; 12]> {
+fn rows(pool: &PoolRates, told: Option<&Told>) -> Vec<Vec<String>> {
     let row = |it: &UpstreamRates| {
         let share = match pool.picks > 0.0 {
             true => format!("{:.0} %", 100.0 * it.picks / pool.picks),
@@ -117,7 +127,7 @@ fn rows(pool: &PoolRates) -> Vec<[String; 12]> {
             None => it.in_flight.to_string(),
         };
         let [p50, p90, p99] = it.quantiles.map(time);
-        [
+        let mut cells = vec![
             it.name.clone(),
             state(&it.health),
             in_flight,
@@ -130,13 +140,15 @@ fn rows(pool: &PoolRates) -> Vec<[String; 12]> {
             p50,
             p90,
             p99,
-        ]
+        ];
+        cells.extend(told.map(|told| told.pace(&pool.name, &it.name)));
+        cells
     };
     pool.upstreams.iter().map(row).collect()
 }
 
 /// The first two cells to the left, the others to the right.
-fn line(cells: &[String; 12], widths: &[usize; 12]) -> String {
+fn line(cells: &[String], widths: &[usize]) -> String {
     let cells = cells.iter().zip(widths).enumerate();
     let cells = cells.map(|(column, (cell, width))| match column {
         0 | 1 => format!("{cell:<width$}"),
@@ -212,6 +224,7 @@ mod tests {
         let now = snapshot(&now, begin + Duration::from_secs(2));
         let lines = lines(
             &Rates::between(&before, &now),
+            None,
             ([127, 0, 0, 1], 9901).into(),
         );
         let expected = [
@@ -233,8 +246,46 @@ mod tests {
         let now = snapshot(samples, begin + Duration::from_secs(1));
         lines(
             &Rates::between(&before, &now),
+            None,
             ([127, 0, 0, 1], 9901).into(),
         )
+    }
+
+    #[test]
+    fn what_the_status_page_tells_is_shown_beside() {
+        let begin = Instant::now();
+        let before = snapshot(&[], begin);
+        let samples = [
+            ("picks_total;pool=p;upstream=a", 0),
+            ("picks_total;pool=p;upstream=b", 0),
+        ];
+        let now = snapshot(&samples, begin + Duration::from_secs(1));
+        let told = serde_json::json!({
+            "version": 1,
+            "pools": [{ "name": "p", "upstreams": [
+                { "name": "a", "pace": { "measured": 0.25, "low": 0.2, "high": 1.234, "used": 0.3 } },
+                { "name": "b", "pace": { "measured": null, "low": null, "high": null, "used": 0.3 } },
+            ] }],
+            "decisions": [
+                { "age": 0.25, "lane": 1, "pool": "p", "decision": "upstream=a; reason=policy" },
+                { "age": 12, "lane": 0, "pool": null, "decision": "pass_through=no_pool" },
+            ],
+        });
+        let told = serde_json::from_value(told).unwrap();
+        let rates = Rates::between(&before, &now);
+        let lines = lines(&rates, Some(&told), ([127, 0, 0, 1], 9901).into());
+        let ends = ["  pace (95 %)", "  250 ms (200 ms to 1.23 s)", "  -"];
+        for (line, end) in lines[3..6].iter().zip(ends) {
+            assert!(line.ends_with(end), "{lines:#?}");
+            assert_eq!(line.len(), lines[3].len(), "{lines:#?}");
+        }
+        let expected = [
+            "",
+            "last decisions",
+            "0.2 s ago, worker 1, p: upstream=a; reason=policy",
+            "12.0 s ago, worker 0, no pool: pass_through=no_pool",
+        ];
+        assert_eq!(lines[6..], expected);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crossterm::terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlt
 use crossterm::{cursor, execute, queue};
 
 use super::Envoy;
-use super::picture;
+use super::picture::{self, LAST_DECISIONS};
 use super::snapshot::{Rates, Snapshot};
 use crate::failure::{Exit, Failure};
 
@@ -35,7 +35,11 @@ pub(super) fn show(envoy: &Envoy, first: Snapshot, interval: Duration) -> Result
         looked = Instant::now();
         match envoy.look() {
             Ok(now) => {
-                lines = picture::lines(&Rates::between(&before, &now), envoy.address);
+                lines = picture::lines(
+                    &Rates::between(&before, &now),
+                    now.told.as_ref(),
+                    envoy.address,
+                );
                 before = now;
             }
             // It may be restarted: what was last seen stays.
@@ -97,7 +101,8 @@ impl Screen {
         queue!(self.output, cursor::MoveTo(0, 0))?;
         for line in lines.iter().skip(top).take(room) {
             let shown: String = line.chars().take(width).collect();
-            let is_heading = line.starts_with("Envoy") || line.starts_with("pool ");
+            let begins = |heading| line.starts_with(heading);
+            let is_heading = ["Envoy", "pool ", LAST_DECISIONS].into_iter().any(begins);
             if is_heading {
                 queue!(self.output, SetAttribute(Attribute::Bold))?;
             }

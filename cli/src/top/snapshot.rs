@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use lab::gateway::{Sample, Stats};
 
+use super::told::Told;
+
 /// Outcomes that are the upstream's failures.
 const FAILURES: [&str; 5] = [
     "upstream_error",
@@ -24,6 +26,8 @@ pub(super) struct Snapshot {
     caps: BTreeMap<String, u64>,
     devices: BTreeMap<String, Device>,
     passed_through: BTreeMap<String, u64>,
+    /// What the status page tells, if it is asked.
+    pub(super) told: Option<Told>,
 }
 
 #[derive(Clone, Default)]
@@ -82,6 +86,7 @@ impl Snapshot {
             caps: BTreeMap::new(),
             devices: BTreeMap::new(),
             passed_through: BTreeMap::new(),
+            told: None,
         };
         for sample in stats.iter() {
             this.take(sample);

@@ -81,6 +81,12 @@ fn servers_are_served_until_a_signal_comes() {
             "{seen}"
         );
 
+        let arguments = ["top", "--once", "--interval", "0.1", "--admin", &admin];
+        let seen = succeed(&[&arguments[..], &["--status", page.trim()]].concat());
+        let row = seen.lines().find(|line| line.starts_with("a  ")).unwrap();
+        assert!(row.ends_with(')') && row.contains(" to "), "{row}");
+        assert!(seen.contains("\nlast decisions"), "{seen}");
+
         let process = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
         kill_process(process, signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(0), "{signal:?}");

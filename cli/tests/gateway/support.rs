@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::gateway::{envoy_binary, filter_module};
@@ -81,10 +82,14 @@ pub(crate) fn module() -> PathBuf {
     module.canonicalize().unwrap()
 }
 
-/// A port that was free a moment ago.
+/// A free port of this test's own: below those that the system gives to whoever asks for
+/// any, so that nothing else of these tests takes it.
 pub(crate) fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
+    static ASKED: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 8_000) as u16;
+    let first = first + 16 * ASKED.fetch_add(1, Ordering::Relaxed);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (first..32_000).find(is_free).unwrap()
 }
 
 /// Waits for a condition.

@@ -2,14 +2,19 @@
 
 use std::path::Path;
 
-use crate::support::{Envoy, Servers, agent, module, succeed};
+use crate::support::{Envoy, Servers, agent, free_port, get, module, succeed};
 
 /// An Envoy on what the command writes.
 pub(crate) fn envoy(directory: &Path, arguments: &[&str]) -> Envoy {
+    envoy_with_status("127.0.0.1:0", directory, arguments)
+}
+
+/// The same that tells its state there.
+fn envoy_with_status(status: &str, directory: &Path, arguments: &[&str]) -> Envoy {
     let file = directory.join("envoy.yaml");
     let module = module();
     let any = "127.0.0.1:0";
-    let mut all = vec!["envoy", "--listen", any, "--admin", any, "--status", any];
+    let mut all = vec!["envoy", "--listen", any, "--admin", any, "--status", status];
     all.extend([
         "--filter",
         module.to_str().unwrap(),
@@ -121,4 +126,39 @@ fn pools_of_a_configuration_get_fallback_routes() {
     }
     let answer = agent().get(format!("{url}/other")).call().unwrap();
     assert_eq!(answer.status().as_u16(), 404);
+}
+
+#[test]
+fn other_paths_at_the_status_port_are_not_found_and_do_not_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let servers = Servers::start(&[("a", "m"), ("b", "m")]);
+    let given = format!("{},{}", servers.named("a"), servers.named("b"));
+    let status = format!("127.0.0.1:{}", free_port());
+    let envoy = envoy_with_status(&status, directory.path(), &["--server", &given]);
+    for path in ["", "favicon.ico", "v1/models", "paceline/"] {
+        let (code, body) = get(&format!("http://{status}/{path}")).unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, &body["error"]["reason"]), (404, &"not_found".into()));
+        assert_eq!(body["error"]["message"], "the status is at /paceline");
+    }
+    let answer = agent()
+        .post(format!("http://{status}/v1/completions"))
+        .send(r#"{ "model": "m" }"#);
+    assert_eq!(answer.unwrap().status().as_u16(), 404);
+
+    let (code, state) = get(&format!("http://{status}/paceline")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!((code, &state["version"]), (200, &1.into()));
+    assert_eq!(state["workers"], serde_json::json!([]), "none has a lane");
+    let (_, stats) = get(&format!("http://{}/stats?filter=paceline", envoy.admin)).unwrap();
+    for counter in ["paceline_picks_total", "paceline_pass_through_total"] {
+        let counted = stats.lines().filter(|line| line.contains(counter));
+        let sums: u64 = counted
+            .filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok())
+            .sum();
+        assert_eq!(sums, 0, "{stats}");
+    }
+    // Clients ask for what they like.
+    let (code, _) = get(&format!("{}/v1/models", envoy.url())).unwrap();
+    assert_eq!(code, 200);
 }

@@ -134,6 +134,7 @@ mod tests {
             empty: figures(1.1),
             filter: figures(cpu_ratio),
             capped: figures(cpu_ratio),
+            logged: figures(cpu_ratio),
             caps_ratio: cpu_ratio,
         }
     }

@@ -92,6 +92,8 @@ pub struct Row {
     pub filter: Figures,
     /// With the filter, and a cap for each upstream that is never reached.
     pub capped: Figures,
+    /// With the filter, which gives the access log each decision; Envoy writes none.
+    pub logged: Figures,
     /// Processor time with the caps over that without them, in the same round: the median of the rounds.
     pub caps_ratio: f64,
 }
@@ -138,6 +140,14 @@ pub async fn measure(case: Case, options: &Options) -> Result<Row, BenchError> {
         module: module.clone(),
         config: filter_config(&names, case.reads_body, cap),
     };
+    let logging = Balancing::Filter {
+        module: options.filter.clone(),
+        config: filter_config(&names, case.reads_body, None).replacen(
+            '{',
+            r#"{"access_log":true,"#,
+            1,
+        ),
+    };
     let body = case.body();
     let (plain, named) = (posts(&body, &[]), posts(&body, &names));
     let planned = [
@@ -146,6 +156,7 @@ pub async fn measure(case: Case, options: &Options) -> Result<Row, BenchError> {
         (filter(&options.empty_filter, None), &plain),
         (filter(&options.filter, None), &plain),
         (filter(&options.filter, Some(HIGH_CAP)), &plain),
+        (logging, &plain),
     ];
     let mut variants = Vec::with_capacity(planned.len());
     for (balancing, requests) in planned {
@@ -172,7 +183,7 @@ pub async fn measure(case: Case, options: &Options) -> Result<Row, BenchError> {
             variant.rounds.push(round);
         }
     }
-    let [none, control, empty, filter, capped] = variants.as_slice() else {
+    let [none, control, empty, filter, capped, logged] = variants.as_slice() else {
         return Err(io::Error::other("not every variant was started").into());
     };
     Ok(Row {
@@ -182,6 +193,7 @@ pub async fn measure(case: Case, options: &Options) -> Result<Row, BenchError> {
         empty: empty.figures(none).await?,
         filter: filter.figures(none).await?,
         capped: capped.figures(none).await?,
+        logged: logged.figures(none).await?,
         caps_ratio: median(capped.cpu_ratios(filter)),
     })
 }
@@ -284,13 +296,14 @@ impl Counted {
 impl Row {
     /// The variants, each with its name.
     #[must_use]
-    pub fn variants(&self) -> [(&'static str, &Figures); 5] {
+    pub fn variants(&self) -> [(&'static str, &Figures); 6] {
         [
             ("none", &self.none),
             ("control", &self.control),
             ("empty", &self.empty),
             ("paceline", &self.filter),
             ("paceline, caps", &self.capped),
+            ("paceline, access log", &self.logged),
         ]
     }
 }

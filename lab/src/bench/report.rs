@@ -72,8 +72,8 @@ pub fn workers_table(rows: &[Row], left_out: &[u32], cores: usize) -> String {
             let [cpu, ratio, range] = processor(figures);
             // Only the filter counts them.
             let counted = |count: u64| match name {
-                "paceline" | "paceline, caps" => count.to_string(),
-                _ => String::new(),
+                "none" | "control" | "empty" => String::new(),
+                _ => count.to_string(),
             };
             table.push_record([
                 row.case.upstreams.to_string(),
@@ -156,6 +156,7 @@ mod tests {
             empty: figures(1.15),
             filter: figures(1.25),
             capped: figures(1.3),
+            logged: figures(1.25),
             caps_ratio: 1.04,
         }
     }
@@ -178,9 +179,16 @@ mod tests {
             let column = cells.iter().map(|line| line[number].as_str());
             column.collect::<Vec<_>>()
         };
-        let variants = ["none", "control", "empty", "paceline", "paceline, caps"];
+        let variants = [
+            "none",
+            "control",
+            "empty",
+            "paceline",
+            "paceline, caps",
+            "paceline, access log",
+        ];
         assert_eq!(column(4), [variants, variants].concat());
-        assert_eq!(column(3)[4..6], ["whole", "100 chunks"]);
+        assert_eq!(column(3)[5..7], ["whole", "100 chunks"]);
         assert_eq!(column(6)[..4], ["1.00", "1.05", "1.15", "1.25"]);
     }
 

@@ -108,6 +108,7 @@ impl Stack {
             .args(arguments)
             .env("GATEWAY_PORT", "0")
             .env("ADMIN_PORT", "0")
+            .env("STATUS_PORT", "0")
             .env("PROMETHEUS_PORT", "0")
             .env("REQUESTS", "200")
             .envs(variables.iter().copied())
