@@ -407,6 +407,13 @@ impl Topology {
         self.members.iter().position(is_it).map(MemberIndex)
     }
 
+    /// Whether there is anything to learn of how much an upstream takes at once.
+    #[must_use]
+    pub fn learns_caps(&self) -> bool {
+        let mut members = self.members.iter();
+        members.any(|it| it.max_in_flight == MaxInFlight::Auto)
+    }
+
     /// The device with this number.
     #[must_use]
     pub fn device(&self, index: DeviceIndex) -> Option<&Device> {
