@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::opinion::Opinion;
 use super::targets::{Checks, Target, identity_of_all, targets};
 use super::verdict::Verdict;
@@ -11,6 +9,7 @@ use super::view::heir;
 use super::{LEASE, RECORD, VOUCHED};
 use crate::config::{Config, HealthCheck};
 use crate::host::{CallId, Calls};
+use crate::map::Map;
 use crate::pool::{MemberIndex, Topology};
 use crate::random::Rng;
 use crate::state::StateError;
@@ -132,7 +131,7 @@ impl Prober {
     /// Follows a change of what can be chosen from.
     pub fn set_topology(&mut self, topology: &Topology) {
         let old = std::mem::take(&mut self.targets);
-        let mut places: HashMap<u64, usize> = HashMap::new();
+        let mut places: Map<u64, usize> = Map::default();
         for (place, tracked) in old.iter().enumerate() {
             places.insert(tracked.target.identity, place);
         }
@@ -292,7 +291,7 @@ impl Prober {
             .iter()
             .filter(|row| record.is_fresh(row, VOUCHED, now))
             .collect();
-        let mut places: HashMap<u64, usize> = HashMap::new();
+        let mut places: Map<u64, usize> = Map::default();
         for (place, row) in vouched.iter().enumerate() {
             places.insert(row.target, place);
         }

@@ -1,10 +1,9 @@
 //! The topology of a configuration, and what is kept of the one before.
 
-use hashbrown::HashMap;
-
 use super::identity::{Handle, identity};
 use super::{Device, DeviceIndex, Member, Pool, PoolIndex, Topology, Upstream, UpstreamIndex};
 use crate::config::{self, Accepts, Config, LatencySignal, MaxInFlight, Memory};
+use crate::map::Map;
 
 impl Topology {
     /// What `config` can choose from by itself.
@@ -23,7 +22,7 @@ impl Topology {
             upstreams: Vec::new(),
             devices: config.devices.iter().map(Device::new).collect(),
         };
-        let mut known = HashMap::new();
+        let mut known = Map::default();
         for (number, pool) in config.pools.iter().enumerate() {
             let signal = pool.latency.signal;
             let learned_from = learned_from(pool);
@@ -87,7 +86,7 @@ impl Topology {
 
     fn add(
         &mut self,
-        known: &mut HashMap<u64, UpstreamIndex>,
+        known: &mut Map<u64, UpstreamIndex>,
         (pool, name): (PoolIndex, &str),
         upstream: Upstream,
         weight: u32,

@@ -9,13 +9,12 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::cell::{self, Change, Committed, StateError};
 use super::layout::Field;
 use super::learned::{Learned, fields_for};
 use super::rows::{DecodedMember, MemberState, PoolState};
 use crate::host::{SharedData, Version};
+use crate::map::Map;
 use crate::outlier::Moment;
 use crate::pool::{MemberIndex, PoolIndex, Topology};
 use crate::time::Timestamp;
@@ -331,7 +330,7 @@ fn locate(
     identities: impl Iterator<Item = u64>,
     wanted: impl Iterator<Item = u64>,
 ) -> Vec<Option<usize>> {
-    let rows: HashMap<u64, usize> = identities.zip(0..).collect();
+    let rows: Map<u64, usize> = identities.zip(0..).collect();
     wanted
         .map(|identity| rows.get(&identity).copied())
         .collect()

@@ -16,12 +16,11 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::cell::StateError;
 use super::lane::{OwnLane, fingerprint};
 use super::outstanding::{Job, Outstanding};
 use crate::host::{SharedData, Version};
+use crate::map::Map;
 use crate::pool::{Topology, UpstreamIndex};
 use crate::time::Timestamp;
 
@@ -42,7 +41,7 @@ pub struct Lanes {
     stale_after: Duration,
     fingerprint: u64,
     /// Upstreams by identity.
-    places: HashMap<u64, UpstreamIndex>,
+    places: Map<u64, UpstreamIndex>,
     /// Outstanding from this worker, by upstream. The truth; the lane is a copy.
     own: Vec<Outstanding>,
     lane: OwnLane,
@@ -81,7 +80,7 @@ impl Lanes {
             lease,
             stale_after,
             fingerprint: 0,
-            places: HashMap::new(),
+            places: Map::default(),
             own: Vec::new(),
             lane: OwnLane::new(owner, std::iter::empty()),
             slot: None,

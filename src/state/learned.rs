@@ -13,12 +13,11 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::codec::{put, take, take_u16, take_u64, u64_at};
 use super::lane::fingerprint;
 use super::layout::{Field, IDENTITY, Table, converter};
 use super::rows::{MemberState, PoolState};
+use crate::map::Map;
 use crate::pool::{Pool, Topology};
 use crate::time::Timestamp;
 
@@ -147,7 +146,7 @@ impl Learned {
             topology.pools.iter().map(|pool| (pool.identity, &new_pool)),
             |row| is_fresh(PoolState::decode(&self.pool(row)).used_at),
         );
-        let known: HashMap<u64, usize> = self.pool_identities().zip(0..).collect();
+        let known: Map<u64, usize> = self.pool_identities().zip(0..).collect();
         let is_settled = |pool: &Pool| {
             let row = known.get(&pool.identity);
             row.is_some_and(|row| PoolState::decode(&self.pool(*row)).is_settled(now))
@@ -224,7 +223,7 @@ fn extend<'a, const N: usize>(
 ) -> Rows {
     let fields = table.fields_and(needed);
     let convert = converter(&fields, table.fields());
-    let mut missing: HashMap<u64, ()> = wanted.clone().map(|(it, _)| (it, ())).collect();
+    let mut missing: Map<u64, ()> = wanted.clone().map(|(it, _)| (it, ())).collect();
     let mut rows = Vec::new();
     for (row, identity) in identities(table, bytes).enumerate() {
         if missing.remove(&identity).is_none() && !is_fresh(row) {

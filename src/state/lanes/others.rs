@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::Lanes;
 use crate::host::{SharedData, Version};
+use crate::map::Map;
 use crate::pool::UpstreamIndex;
 use crate::state::cell::StateError;
 use crate::state::lane::Lane;
@@ -163,7 +162,7 @@ impl Other {
         &mut self,
         lane: Option<Lane<'_>>,
         own_fingerprint: u64,
-        places: &HashMap<u64, UpstreamIndex>,
+        places: &Map<u64, UpstreamIndex>,
     ) {
         self.counts.clear();
         let Some(lane) = lane else {
