@@ -15,7 +15,7 @@ use crate::random::Rng;
 use crate::state::StateError;
 use crate::state::cell::{self, Change};
 use crate::state::health_record::{self, HealthRecord, Readiness, Row};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, seconds};
 
 /// The most probes under way at once. Those that are due beyond wait until others
 /// have ended.
@@ -265,7 +265,9 @@ impl Prober {
                 self.checks.of_pool(tracked.target.pool),
             ) {
                 (Readiness::Unknown, _) | (_, None) => now,
-                (_, Some(check)) => now.after(check.interval.mul_f64(self.rng.unit())),
+                (_, Some(check)) => {
+                    now.after(seconds(check.interval.as_secs_f64() * self.rng.unit()))
+                }
             };
         }
         Ok(())
@@ -445,7 +447,7 @@ impl Prober {
             true => (now, 0.1 + 0.9 * self.rng.unit()),
             false => (sent_at, 0.9 + 0.2 * self.rng.unit()),
         };
-        tracked.due_at = from.after(check.interval.mul_f64(part));
+        tracked.due_at = from.after(seconds(check.interval.as_secs_f64() * part));
         if tracked.is_own && tracked.opinion.hear(verdict == Verdict::Success, check) {
             tracked.changed_at = now;
             self.has_news = true;
