@@ -19,7 +19,7 @@ const MAX_BYTES_DENSE: usize = 670;
 
 /// Most instructions that the VM executes for it. The interpreter counts a block when it
 /// enters it, with what a branch skips then, so it counts up to three times too many.
-const MAX_INSTRUCTIONS: u64 = 49_500;
+const MAX_INSTRUCTIONS: u64 = 49_400;
 
 /// A request with a body, as those to model servers are.
 const POST: [(&str, &str); 6] = [
