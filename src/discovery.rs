@@ -22,10 +22,9 @@ mod tests;
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use crate::config::{Config, endpoint_address};
 use crate::host::{SetError, SharedData, Version};
+use crate::map::Map;
 use crate::pool::identity;
 use crate::random::Rng;
 use crate::state::endpoints::{self, CAPACITY, Known};
@@ -68,7 +67,7 @@ struct Cluster {
     known: Vec<Known>,
     /// By the identity of the endpoint's address: no other table here is by names, and
     /// hashing those is code of its own.
-    heard: HashMap<u64, Heard>,
+    heard: Map<u64, Heard>,
     found_at: Option<Timestamp>,
     /// When endpoints last came or went here, as far as this worker has seen.
     changed_at: Option<Timestamp>,
@@ -110,7 +109,7 @@ impl Discovery {
                 key: format!("{key}/endpoints/{version}/{name}"),
                 version: None,
                 known: Vec::new(),
-                heard: HashMap::new(),
+                heard: Map::default(),
                 found_at: None,
                 changed_at: None,
                 explored_at: None,

@@ -18,6 +18,7 @@ pub mod exchange;
 pub mod health;
 pub mod hold;
 pub mod host;
+pub mod map;
 pub mod metrics;
 pub mod outcome;
 pub mod outlier;

@@ -11,18 +11,20 @@
 //! valid only until the topology changes.
 
 use crate::config::Mode;
-use crate::decision::{Condition, Measured, PassThrough, QUANTILES, Quantiles};
+use crate::decision::{Condition, Measured, PassThrough};
 use crate::estimate::Basis;
 use crate::health::Verdict;
-use crate::host::{Host, MetricId, MetricKind};
+use crate::host::{Host, MetricKind};
 use crate::outcome::{End, Outcome};
 use crate::outlier::Event;
 use crate::pool::{MemberHandle, PoolIndex, Topology, Upstream, UpstreamHandle};
 use crate::request::Unknown;
-use crate::state::{Measure, StateError, cell};
+use crate::state::{StateError, cell};
 use crate::time::Timestamp;
 
 mod capacity;
+mod member;
+mod metric;
 mod observed;
 mod outliers;
 mod slots;
@@ -30,9 +32,10 @@ mod slots;
 mod tests;
 
 use capacity::CapacityMetrics;
+use member::MemberMetrics;
+use metric::{Metric, label};
 use observed::ObservedMetrics;
 pub use observed::{Agreement, Group};
-use outliers::OutlierMetrics;
 use slots::Slots;
 pub use slots::{MAX_ENDPOINTS, NAME_EVERY};
 
@@ -61,48 +64,6 @@ pub struct Metrics {
     capacity: CapacityMetrics,
     /// Of each pool that does not balance all of its requests.
     observed: Vec<Option<ObservedMetrics>>,
-}
-
-#[derive(Debug)]
-struct MemberMetrics {
-    picks: Metric,
-    /// Picks that nothing came of, once there is one.
-    considered: Option<Metric>,
-    adoptions: Metric,
-    first_byte: Metric,
-    latency: Metric,
-    outcomes: Vec<Metric>,
-    /// By measure, each for all quantiles.
-    quantiles: Vec<QuantileMetrics>,
-    /// The labels of all of them.
-    labels: String,
-    /// Whether several members have these metrics together.
-    is_shared: bool,
-    /// Of its ejections and its warming, once there is something to tell.
-    outliers: Option<Box<OutlierMetrics>>,
-    /// Where the pool has a health check.
-    health: Option<HealthMetrics>,
-}
-
-/// What is told of a member that is asked whether it is ready.
-#[derive(Debug)]
-struct HealthMetrics {
-    /// Not where several members share it.
-    ready: Option<Metric>,
-    /// What `ready` shows; `None` before it shows anything.
-    shown: Option<bool>,
-    /// By verdict.
-    probes: Vec<Metric>,
-}
-
-/// The gauges of one measure.
-#[derive(Debug)]
-struct QuantileMetrics {
-    gauges: Vec<Metric>,
-    /// Of the gauges' unit in a second.
-    scale: f64,
-    /// What they show; `None` before they show anything.
-    shown: Option<Vec<u64>>,
 }
 
 impl Metrics {
@@ -437,155 +398,4 @@ impl Metrics {
         }
         self.state_errors.add(host, 1);
     }
-}
-
-impl MemberMetrics {
-    fn new(pool: &str, upstream: &str, is_checked: bool, plugin: &str) -> Self {
-        let labels = format!(";pool={};upstream={}", label(pool), label(upstream));
-        let named = |kind, name: &str| Metric::new(kind, format!("{name}{labels}"));
-        let outcome = |outcome: &Outcome| {
-            let name = format!(
-                "paceline_outcomes_total{labels};outcome={}",
-                outcome.label()
-            );
-            Metric::new(MetricKind::Counter, name)
-        };
-        MemberMetrics {
-            picks: named(MetricKind::Counter, "paceline_picks_total"),
-            considered: None,
-            adoptions: named(MetricKind::Counter, "paceline_adoptions_total"),
-            first_byte: named(MetricKind::Histogram, "paceline_first_byte_milliseconds"),
-            quantiles: Measure::ALL
-                .iter()
-                .map(|measure| QuantileMetrics::new(*measure, &labels, plugin))
-                .collect(),
-            latency: named(MetricKind::Histogram, "paceline_latency_milliseconds"),
-            outcomes: Outcome::ALL.iter().map(outcome).collect(),
-            is_shared: false,
-            outliers: None,
-            health: is_checked.then(|| HealthMetrics::new(&labels, plugin)),
-            labels,
-        }
-    }
-
-    /// Those of its ejections and its warming.
-    #[inline(never)]
-    fn outliers(&mut self, plugin: &str) -> &mut OutlierMetrics {
-        let (labels, has_gauges) = (&self.labels, !self.is_shared);
-        self.outliers
-            .get_or_insert_with(|| Box::new(OutlierMetrics::new(labels, plugin, has_gauges)))
-    }
-}
-
-impl HealthMetrics {
-    fn new(labels: &str, plugin: &str) -> Self {
-        let probe = |verdict: &Verdict| {
-            let name = format!("paceline_probes_total{labels};outcome={}", verdict.label());
-            Metric::new(MetricKind::Counter, name)
-        };
-        let ready = format!("paceline_ready{labels}{plugin}");
-        HealthMetrics {
-            ready: Some(Metric::new(MetricKind::Gauge, ready)),
-            shown: None,
-            probes: Verdict::ALL.iter().map(probe).collect(),
-        }
-    }
-
-    /// Sets the gauge if it changes.
-    fn show(&mut self, host: &mut impl Host, is_ready: bool) {
-        if self.shown == Some(is_ready) {
-            return;
-        }
-        self.shown = Some(is_ready);
-        if let Some(gauge) = &mut self.ready {
-            gauge.record(host, u64::from(is_ready));
-        }
-    }
-}
-
-impl QuantileMetrics {
-    fn new(measure: Measure, labels: &str, plugin: &str) -> Self {
-        let (name, scale) = match measure {
-            Measure::Complete => ("paceline_latency_quantile_milliseconds", 1e3),
-            Measure::FirstByte => ("paceline_first_byte_quantile_milliseconds", 1e3),
-            Measure::ChunkGap => ("paceline_chunk_gap_quantile_microseconds", 1e6),
-        };
-        let gauge = |(_, quantile): &(f64, &str)| {
-            let name = format!("{name}{labels};quantile={quantile}{plugin}");
-            Metric::new(MetricKind::Gauge, name)
-        };
-        QuantileMetrics {
-            gauges: QUANTILES.iter().map(gauge).collect(),
-            scale,
-            shown: None,
-        }
-    }
-
-    /// Sets the gauges that change.
-    #[inline(never)]
-    fn show(&mut self, host: &mut impl Host, quantiles: Quantiles) {
-        if quantiles.is_none() && self.shown.is_none() {
-            return;
-        }
-        let values = quantiles.unwrap_or_default();
-        let values = values.map(|seconds| (seconds * self.scale).round() as u64);
-        if self.shown.as_deref() == Some(&values) {
-            return;
-        }
-        for (gauge, value) in self.gauges.iter_mut().zip(values) {
-            gauge.record(host, value);
-        }
-        self.shown = Some(values.to_vec());
-    }
-}
-
-/// One metric, made known to the host when it is first needed: to define it
-/// twice costs the host a handle each time.
-#[derive(Debug)]
-struct Metric {
-    kind: MetricKind,
-    name: String,
-    id: Option<MetricId>,
-}
-
-impl Metric {
-    const fn new(kind: MetricKind, name: String) -> Self {
-        Metric {
-            kind,
-            name,
-            id: None,
-        }
-    }
-
-    fn id(&mut self, host: &mut impl Host) -> Option<MetricId> {
-        if self.id.is_none() {
-            self.define(host);
-        }
-        self.id
-    }
-
-    #[inline(never)]
-    fn define(&mut self, host: &mut impl Host) {
-        self.id = host.define_metric(self.kind, &self.name).ok();
-    }
-
-    // A metric that cannot be written is no reason to do anything else.
-
-    fn add(&mut self, host: &mut impl Host, by: i64) {
-        if let Some(id) = self.id(host) {
-            let _ = host.increment_metric(id, by);
-        }
-    }
-
-    fn record(&mut self, host: &mut impl Host, value: u64) {
-        if let Some(id) = self.id(host) {
-            let _ = host.record_metric(id, value);
-        }
-    }
-}
-
-/// A label's value; a semicolon would end it.
-#[inline(never)]
-fn label(value: &str) -> String {
-    value.replace(';', "_")
 }

@@ -50,6 +50,13 @@ impl Timestamp {
     }
 }
 
+/// So many seconds: none where the number is negative or none, the longest time that a
+/// [`Timestamp`] can tell where it is more.
+#[must_use]
+pub fn seconds(seconds: f64) -> Duration {
+    Duration::from_nanos((seconds * 1e9).round() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +66,15 @@ mod tests {
         let (early, late) = (Timestamp::from_nanos(5), Timestamp::from_nanos(9));
         assert_eq!(late.since(early), Duration::from_nanos(4));
         assert_eq!(early.since(late), Duration::ZERO);
+    }
+
+    #[test]
+    fn any_number_of_seconds_is_a_time() {
+        assert_eq!(seconds(0.25), Duration::from_millis(250));
+        assert_eq!(seconds(0.01), Duration::from_millis(10));
+        assert_eq!(seconds(-1.0), Duration::ZERO);
+        assert_eq!(seconds(f64::NAN), Duration::ZERO);
+        assert_eq!(seconds(f64::INFINITY), Duration::from_nanos(u64::MAX));
     }
 
     #[test]

@@ -160,9 +160,11 @@ pub(super) fn refuse_unheeded(has_limits: bool, pool: &Object<'_>, problems: &mu
         .iter()
         .filter(|(key, _)| key != "deadline" && !has_limits);
     for (key, _) in unheeded {
-        let message = "no request of this pool ever waits; give the pool or an upstream \
-                       max_in_flight, or leave this out";
-        problems.add(&Path::Key(&path, key), message.to_owned());
+        problems.add(
+            &Path::Key(&path, key),
+            &"no request of this pool ever waits; give the pool or an upstream \
+                       max_in_flight, or leave this out",
+        );
     }
 }
 
@@ -176,8 +178,7 @@ fn read_queue(node: Node<'_>, problems: &mut Problems) -> Option<QueueLimits> {
     let max_requests = whole("max_requests", MAX_REQUESTS).unwrap_or(DEFAULT_MAX_REQUESTS);
     let max_bytes = whole("max_bytes", MAX_BYTES).unwrap_or(DEFAULT_MAX_BYTES);
     let max_wait = object
-        .get("max_wait")
-        .and_then(|node| node.duration(WAITS, problems))
+        .duration("max_wait", WAITS, problems)
         .unwrap_or(DEFAULT_MAX_WAIT);
     Some(QueueLimits {
         max_requests,
@@ -213,8 +214,10 @@ const CLASSES: &str = "an array of 2 to 8 names, the most important first, \
 fn read_classes(node: Node<'_>, problems: &mut Problems) -> Option<Vec<String>> {
     let items = node.items(CLASSES, problems)?;
     if !(2..=MAX_CLASSES).contains(&items.len()) {
-        let message = format!("{} classes are not allowed; give {CLASSES}", items.len());
-        problems.add(&node.path, message);
+        problems.add(
+            &node.path,
+            &format_args!("{} classes are not allowed; give {CLASSES}", items.len()),
+        );
         return None;
     }
     let mut names = FirstUses::default();
@@ -224,8 +227,10 @@ fn read_classes(node: Node<'_>, problems: &mut Problems) -> Option<Vec<String>> 
         let item = Node { json, path };
         let name = item.text_that(names::is_name, names::NAME, problems)?;
         if let Some(first) = names.earlier(name, index) {
-            let message = format!("{} is already class {first}; name it once", Quoted(name));
-            problems.add(&item.path, message);
+            problems.add(
+                &item.path,
+                &format_args!("{} is already class {first}; name it once", Quoted(name)),
+            );
         }
         classes.push(name.to_owned());
     }
@@ -251,9 +256,7 @@ fn read_deadline(node: Node<'_>, problems: &mut Problems) -> Option<Deadline> {
     let header = object
         .get("header")
         .and_then(|node| read_header(node, problems));
-    let default = object
-        .get("default")
-        .and_then(|node| node.duration(DEADLINES, problems));
+    let default = object.duration("default", DEADLINES, problems);
     let mode = object
         .get("mode")
         .and_then(|node| read_mode(node, problems))
@@ -277,8 +280,10 @@ fn read_mode(node: Node<'_>, problems: &mut Problems) -> Option<DeadlineMode> {
         "off" => Some(DeadlineMode::Off),
         _ => {
             let allowed = suggestion::allowed(text, &MODES);
-            let message = format!("{} is not a mode; {allowed}", Quoted(text));
-            problems.add(&node.path, message);
+            problems.add(
+                &node.path,
+                &format_args!("{} is not a mode; {allowed}", Quoted(text)),
+            );
             None
         }
     }

@@ -170,11 +170,13 @@ fn read_device(
     let node = object.require("name", names::NAME, problems)?;
     let name = node.text_that(names::is_name, names::NAME, problems)?;
     if let Some(first) = names.earlier(name, index) {
-        let message = format!(
-            "{} is already the name of devices[{first}]; give every device its own",
-            Quoted(name)
+        problems.add(
+            &node.path,
+            &format_args!(
+                "{} is already the name of devices[{first}]; give every device its own",
+                Quoted(name)
+            ),
         );
-        problems.add(&node.path, message);
     }
     Some(Device {
         name: name.to_owned(),

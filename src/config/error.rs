@@ -77,13 +77,15 @@ impl Problems {
 
     /// Adds a problem at `path`, a JSON path such as `pools[1].name`.
     #[inline(never)]
-    pub(super) fn add(&mut self, path: &dyn fmt::Display, message: String) {
+    pub(super) fn add(&mut self, path: &dyn fmt::Display, message: &dyn fmt::Display) {
         if self.told.len() == MAX_PROBLEMS {
             self.untold += 1;
             return;
         }
-        let path = path.to_string();
-        self.told.push(Problem { path, message });
+        self.told.push(Problem {
+            path: path.to_string(),
+            message: message.to_string(),
+        });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -120,7 +122,7 @@ mod tests {
     fn problems(count: usize) -> Problems {
         let mut problems = Problems::default();
         for index in 0..count {
-            problems.add(&format_args!("pools[{index}]"), "wrong".to_owned());
+            problems.add(&format_args!("pools[{index}]"), &"wrong");
         }
         problems
     }

@@ -54,8 +54,7 @@ pub(super) fn read(pool: &Object<'_>, problems: &mut Problems) -> LatencyConfig 
     LatencyConfig {
         signal: read_signal(&object, problems).unwrap_or_default(),
         window: object
-            .get("window")
-            .and_then(|node| node.duration(WINDOWS, problems))
+            .duration("window", WINDOWS, problems)
             .unwrap_or(DEFAULT_WINDOW),
     }
 }
@@ -68,8 +67,10 @@ fn read_signal(latency: &Object<'_>, problems: &mut Problems) -> Option<LatencyS
         "first_byte" => Some(LatencySignal::FirstByte),
         _ => {
             let allowed = suggestion::allowed(text, &SIGNALS);
-            let message = format!("{} is not a signal; {allowed}", Quoted(text));
-            problems.add(&node.path, message);
+            problems.add(
+                &node.path,
+                &format_args!("{} is not a signal; {allowed}", Quoted(text)),
+            );
             None
         }
     }

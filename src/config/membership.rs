@@ -18,18 +18,19 @@ pub(super) const MAX_IN_ALL: usize = 4096;
 #[inline(never)]
 pub(super) fn refuse_too_many(node: &Node<'_>, count: usize, problems: &mut Problems) {
     if count > MAX_IN_POOL {
-        let message = format!("{count} are too many; give a pool at most {MAX_IN_POOL}");
-        problems.add(&node.path, message);
+        problems.add(
+            &node.path,
+            &format_args!("{count} are too many; give a pool at most {MAX_IN_POOL}"),
+        );
     }
 }
 
 /// Refuses pools that have so many members together.
 pub(super) fn refuse_too_many_in_all(count: usize, path: &Path<'_>, problems: &mut Problems) {
     if count > MAX_IN_ALL {
-        let message = format!(
+        problems.add(path, &format_args!(
             "{count} upstreams in all are too many; give all pools together at most {MAX_IN_ALL}"
-        );
-        problems.add(path, message);
+        ));
     }
 }
 
@@ -53,10 +54,12 @@ pub(super) fn refuse_unheeded_weights(
         return;
     }
     let members = Path::Key(&object.path, key);
-    let message = format!(
-        "{weight} has no effect, because {} ignores weights; leave it out or choose another \
+    problems.add(
+        &Path::Key(&Path::Index(&members, index), "weight"),
+        &format_args!(
+            "{weight} has no effect, because {} ignores weights; leave it out or choose another \
          policy, such as weighted_round_robin",
-        policy.name()
+            policy.name()
+        ),
     );
-    problems.add(&Path::Key(&Path::Index(&members, index), "weight"), message);
 }

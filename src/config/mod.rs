@@ -181,20 +181,12 @@ fn read(node: Node<'_>, problems: &mut Problems) -> Option<Config> {
 
     let [route_header, endpoint_header] = routing_headers::read(&object, problems);
     let lease = object
-        .get("lease")
-        .and_then(|node| node.duration(MIN_LEASE..=MAX_LEASE, problems))
+        .duration("lease", MIN_LEASE..=MAX_LEASE, problems)
         .unwrap_or(DEFAULT_LEASE);
-    let explain = object
-        .get("explain")
-        .and_then(|node| node.boolean(problems))
-        .unwrap_or(false);
-    let access_log = object
-        .get("access_log")
-        .and_then(|node| node.boolean(problems))
-        .unwrap_or(false);
+    let explain = object.boolean("explain", problems).unwrap_or(false);
+    let access_log = object.boolean("access_log", problems).unwrap_or(false);
     let include_attempt_count_in_response = object
-        .get("include_attempt_count_in_response")
-        .and_then(|node| node.boolean(problems))
+        .boolean("include_attempt_count_in_response", problems)
         .unwrap_or(false);
     let status = object
         .get("status")
@@ -260,7 +252,7 @@ fn refuse_unused(config: &Config, object: &Object<'_>, problems: &mut Problems) 
         if let Some(node) = object.get(key)
             && !used
         {
-            problems.add(&node.path, message.to_owned());
+            problems.add(&node.path, &message);
         }
     }
 }
@@ -272,8 +264,10 @@ fn read_pools(object: &Object<'_>, problems: &mut Problems) -> Vec<Pool> {
     };
     for key in pool::CHOICE_KEYS {
         if object.get(key).is_some() {
-            let message = "cannot stand beside pools; move it into a pool".to_owned();
-            problems.add(&Path::Key(&object.path, key), message);
+            problems.add(
+                &Path::Key(&object.path, key),
+                &"cannot stand beside pools; move it into a pool",
+            );
         }
     }
     pool::read_pools(pools, problems)

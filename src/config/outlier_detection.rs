@@ -121,8 +121,10 @@ pub(super) fn read(pool: &Object<'_>, problems: &mut Problems) -> Option<Outlier
         && detection.failure_rate_percent == 0
         && detection.latency_factor == 0.0
     {
-        let message = "ejects nothing with all signals 0; give \"off\"".to_owned();
-        problems.add(&node.path, message);
+        problems.add(
+            &node.path,
+            &"ejects nothing with all signals 0; give \"off\"",
+        );
     }
     Some(detection)
 }
@@ -131,8 +133,7 @@ pub(super) fn read(pool: &Object<'_>, problems: &mut Problems) -> Option<Outlier
 fn read_times(object: &Object<'_>, problems: &mut Problems) -> [Duration; 2] {
     let defaults = OutlierDetection::default();
     let base = object
-        .get("base_ejection_time")
-        .and_then(|node| node.duration(TIMES, problems))
+        .duration("base_ejection_time", TIMES, problems)
         .unwrap_or(defaults.base_ejection_time);
     let longest = object.get("max_ejection_time");
     let most = longest
@@ -143,8 +144,10 @@ fn read_times(object: &Object<'_>, problems: &mut Problems) -> [Duration; 2] {
         && most < base
     {
         let (json, base) = (node.json, Shown(base));
-        let message = format!("{json} is less than base_ejection_time, which is \"{base}\"");
-        problems.add(&node.path, message);
+        problems.add(
+            &node.path,
+            &format_args!("{json} is less than base_ejection_time, which is \"{base}\""),
+        );
     }
     [base, most]
 }

@@ -241,11 +241,13 @@ fn read_pool_name(
     let node = pool.require("name", names::NAME, problems)?;
     let name = node.text_that(names::is_name, names::NAME, problems)?;
     if let Some(first) = names.earlier(name, index) {
-        let message = format!(
-            "{} is already the name of pools[{first}]; give every pool its own",
-            Quoted(name)
+        problems.add(
+            &node.path,
+            &format_args!(
+                "{} is already the name of pools[{first}]; give every pool its own",
+                Quoted(name)
+            ),
         );
-        problems.add(&node.path, message);
     }
     Some(name.to_owned())
 }
@@ -307,11 +309,10 @@ fn read_choice(
     if let Some(node) = size
         && !pool.heeds_size()
     {
-        let message = format!(
+        problems.add(&node.path, &format_args!(
             "{} does not look at sizes as it is configured; leave this out or choose another policy",
             pool.policy.name()
-        );
-        problems.add(&node.path, message);
+        ));
     }
     // With one left out, the others have not their places.
     if problems.is_empty() {
@@ -338,8 +339,10 @@ fn read_targets(
         if let Some(endpoints) = endpoints
             && read_endpoints(endpoints, problems).is_some()
         {
-            let message = "needs cluster beside it, the cluster whose endpoints these are";
-            problems.add(&endpoints.path, message.to_owned());
+            problems.add(
+                &endpoints.path,
+                &"needs cluster beside it, the cluster whose endpoints these are",
+            );
             // One problem is told once.
             object.get("upstreams")?;
         }
@@ -347,9 +350,11 @@ fn read_targets(
         return Some((read_upstreams(upstreams, problems)?, None));
     };
     if let Some(upstreams) = object.get("upstreams") {
-        let message = "cannot stand beside cluster; \
-                       name several clusters here, or one and its endpoints there";
-        problems.add(&upstreams.path, message.to_owned());
+        problems.add(
+            &upstreams.path,
+            &"cannot stand beside cluster; \
+                       name several clusters here, or one and its endpoints there",
+        );
     }
     let (fixed, each) = match endpoints {
         Some(node) => read_endpoints(node, problems)?,
@@ -410,8 +415,7 @@ fn read_endpoint(
     let object = node.object(allowed, problems)?;
     object.allow_only(&["address", "weight", "max_in_flight"], problems);
     let weight = object
-        .get("weight")
-        .and_then(|node| node.whole(WEIGHTS, problems))
+        .whole("weight", WEIGHTS, problems)
         .unwrap_or(DEFAULT_WEIGHT);
     let max_in_flight = capacity::read_max_in_flight(&object, problems);
     let address = object.require("address", names::ADDRESS, problems)?;
@@ -433,12 +437,14 @@ fn read_address(
     let text = node.text_that(is_address, names::ADDRESS, problems)?;
     let address = names::endpoint_address(text)?;
     if let Some(first) = addresses.earlier(&address, index) {
-        let message = format!(
-            "{} is already endpoint {first} of this pool; \
+        problems.add(
+            &node.path,
+            &format_args!(
+                "{} is already endpoint {first} of this pool; \
              name an address once, its weight gives its share",
-            Quoted(text)
+                Quoted(text)
+            ),
         );
-        problems.add(&node.path, message);
     }
     Some(address)
 }
@@ -476,8 +482,7 @@ fn read_upstream(
     object.allow_only(&keys, problems);
 
     let weight = object
-        .get("weight")
-        .and_then(|node| node.whole(WEIGHTS, problems))
+        .whole("weight", WEIGHTS, problems)
         .unwrap_or(DEFAULT_WEIGHT);
     let accepts = object
         .get("accepts")
@@ -488,12 +493,14 @@ fn read_upstream(
     let name = object.require("cluster", "the name of an Envoy cluster", problems)?;
     let cluster = name.text_that(names::is_name, names::NAME, problems)?;
     if let Some(first) = clusters.earlier(cluster, index) {
-        let message = format!(
-            "{} is already upstream {first} of this pool; \
+        problems.add(
+            &name.path,
+            &format_args!(
+                "{} is already upstream {first} of this pool; \
              name a cluster once, its weight gives its share",
-            Quoted(cluster)
+                Quoted(cluster)
+            ),
         );
-        problems.add(&name.path, message);
     }
     Some(Upstream {
         cluster: cluster.to_owned(),
@@ -516,13 +523,15 @@ fn refuse_unreachable(pools: &[Pool], path: Path<'_>, problems: &mut Problems) {
                 true => "every request",
                 false => "every request that this pool matches",
             };
-            let message = format!(
-                "pool {} can never be reached: pools[{first}], {}, matches {what}; \
+            problems.add(
+                &Path::Index(&path, index),
+                &format_args!(
+                    "pool {} can never be reached: pools[{first}], {}, matches {what}; \
                  put the narrower match first",
-                Quoted(&pool.name),
-                Quoted(&taker.name)
+                    Quoted(&pool.name),
+                    Quoted(&taker.name)
+                ),
             );
-            problems.add(&Path::Index(&path, index), message);
         }
     }
 }

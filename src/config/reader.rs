@@ -67,8 +67,10 @@ impl<'a> Node<'a> {
     /// Refuses the value. `allowed` follows the word "give".
     #[inline(never)]
     pub(super) fn refuse(&self, allowed: &dyn fmt::Display, problems: &mut Problems) {
-        let message = format!("{} is not allowed; give {allowed}", self.json);
-        problems.add(&self.path, message);
+        problems.add(
+            &self.path,
+            &format_args!("{} is not allowed; give {allowed}", self.json),
+        );
     }
 
     /// A string; `allowed` says which.
@@ -203,8 +205,10 @@ impl Object<'_> {
             if allowed.contains(&key.as_str()) {
                 continue;
             }
-            let message = format!("unknown key; {}", suggestion::allowed(key, allowed));
-            problems.add(&Path::Key(&self.path, key), message);
+            problems.add(
+                &Path::Key(&self.path, key),
+                &format_args!("unknown key; {}", suggestion::allowed(key, allowed)),
+            );
         }
     }
 
@@ -217,6 +221,45 @@ impl Object<'_> {
         })
     }
 
+    /// [`Node::boolean`] of the value at `key`, where there is one.
+    #[inline(never)]
+    pub(super) fn boolean(&self, key: &str, problems: &mut Problems) -> Option<bool> {
+        self.get(key)?.boolean(problems)
+    }
+
+    /// [`Node::whole`] of the value at `key`, where there is one.
+    #[inline(never)]
+    pub(super) fn whole(
+        &self,
+        key: &str,
+        range: RangeInclusive<u32>,
+        problems: &mut Problems,
+    ) -> Option<u32> {
+        self.get(key)?.whole(range, problems)
+    }
+
+    /// [`Node::real`] of the value at `key`, where there is one.
+    #[inline(never)]
+    pub(super) fn real(
+        &self,
+        key: &str,
+        range: RangeInclusive<f64>,
+        problems: &mut Problems,
+    ) -> Option<f64> {
+        self.get(key)?.real(range, problems)
+    }
+
+    /// [`Node::duration`] of the value at `key`, where there is one.
+    #[inline(never)]
+    pub(super) fn duration(
+        &self,
+        key: &str,
+        range: RangeInclusive<Duration>,
+        problems: &mut Problems,
+    ) -> Option<Duration> {
+        self.get(key)?.duration(range, problems)
+    }
+
     /// As [`Object::get`], but the key must be there; `allowed` says with what.
     #[inline(never)]
     pub(super) fn require<'s>(
@@ -227,8 +270,10 @@ impl Object<'_> {
     ) -> Option<Node<'s>> {
         let node = self.get(key);
         if node.is_none() {
-            let message = format!("missing; give {allowed}");
-            problems.add(&Path::Key(&self.path, key), message);
+            problems.add(
+                &Path::Key(&self.path, key),
+                &format_args!("missing; give {allowed}"),
+            );
         }
         node
     }
@@ -248,7 +293,7 @@ pub(super) fn refuse_repeated_keys(node: Node<'_>, problems: &mut Problems) {
             for (index, (key, json)) in entries.iter().enumerate() {
                 let path = Path::Key(&node.path, key);
                 if seen.earlier(key, index).is_some() {
-                    problems.add(&path, "repeated key; give it once".to_owned());
+                    problems.add(&path, &"repeated key; give it once");
                 }
                 refuse_repeated_keys(Node { json, path }, problems);
             }

@@ -34,12 +34,10 @@ pub(super) fn read(node: Node<'_>, problems: &mut Problems) -> Option<BodyLimits
     let defaults = BodyLimits::default();
     Some(BodyLimits {
         max_bytes: object
-            .get("max_bytes")
-            .and_then(|node| node.whole(MAX_BYTES, problems))
+            .whole("max_bytes", MAX_BYTES, problems)
             .unwrap_or(defaults.max_bytes),
         timeout: object
-            .get("timeout")
-            .and_then(|node| node.duration(TIMEOUTS, problems))
+            .duration("timeout", TIMEOUTS, problems)
             .unwrap_or(defaults.timeout),
     })
 }

@@ -105,12 +105,14 @@ pub(super) fn read(node: Node<'_>, problems: &mut Problems) -> Option<SizeSource
             "openai" => Some(SizeSource::OpenAi),
             _ => {
                 let allowed = suggestion::allowed(text, &NAMES);
-                let message = format!(
-                    "{} is not a source; {allowed}, or {{\"header\": ...}} or \
+                problems.add(
+                    &node.path,
+                    &format_args!(
+                        "{} is not a source; {allowed}, or {{\"header\": ...}} or \
                      {{\"json_pointer\": ...}}",
-                    Quoted(text)
+                        Quoted(text)
+                    ),
                 );
-                problems.add(&node.path, message);
                 None
             }
         };
@@ -118,10 +120,7 @@ pub(super) fn read(node: Node<'_>, problems: &mut Problems) -> Option<SizeSource
     let object = node.object(SOURCE, problems)?;
     object.allow_only(&KEYS, problems);
     let [(key, json)] = object.entries else {
-        problems.add(
-            &object.path,
-            "give one of header and json_pointer".to_owned(),
-        );
+        problems.add(&object.path, &"give one of header and json_pointer");
         return None;
     };
     let path = Path::Key(&object.path, key);

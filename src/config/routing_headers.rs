@@ -27,8 +27,7 @@ pub(super) fn read(object: &Object<'_>, problems: &mut Problems) -> [String; 2] 
     if let Some(node) = object.get("endpoint_header")
         && route == endpoint
     {
-        let message = "is the route_header too; give each its own".to_owned();
-        problems.add(&node.path, message);
+        problems.add(&node.path, &"is the route_header too; give each its own");
     }
     headers
 }
@@ -41,11 +40,13 @@ pub(super) fn refuse_shared(config: &Config, object: &Object<'_>, problems: &mut
         && config.route_header == config.endpoint_header
         && let Some(node) = object.get("route_header")
     {
-        let message = format!(
-            "{} is the endpoint_header too, by default; give each its own",
-            Quoted(&config.route_header)
+        problems.add(
+            &node.path,
+            &format_args!(
+                "{} is the endpoint_header too, by default; give each its own",
+                Quoted(&config.route_header)
+            ),
         );
-        problems.add(&node.path, message);
     }
     let mut written = vec![("route_header", &config.route_header)];
     if has_endpoints {
@@ -91,11 +92,13 @@ fn refuse_written(
     problems: &mut Problems,
 ) {
     if let Some((key, _)) = written.iter().find(|(_, header)| *header == name) {
-        let message = format!(
-            "{} is the {key}, which the filter overwrites; read another header, \
+        problems.add(
+            path,
+            &format_args!(
+                "{} is the {key}, which the filter overwrites; read another header, \
              or give {key} another name",
-            Quoted(name)
+                Quoted(name)
+            ),
         );
-        problems.add(path, message);
     }
 }

@@ -28,8 +28,10 @@ pub(super) fn refuse_contradictions(
             if let Some(name) = device
                 && !devices.iter().any(|it| it.name == *name)
             {
-                let message = format!("{} is none of devices; add it there", Quoted(name));
-                problems.add(&Path::Key(&path, "device"), message);
+                problems.add(
+                    &Path::Key(&path, "device"),
+                    &format_args!("{} is none of devices; add it there", Quoted(name)),
+                );
             }
             let Some((first, of)) = seen.iter().find(|(it, _)| it.cluster == upstream.cluster)
             else {
@@ -47,11 +49,13 @@ pub(super) fn refuse_contradictions(
                 ),
             ];
             for (key, _) in differ.iter().filter(|(_, differs)| *differs) {
-                let message = format!(
-                    "{} is also in pools[{of}], where this is different; say the same in both",
-                    Quoted(&upstream.cluster)
+                problems.add(
+                    &Path::Key(&path, key),
+                    &format_args!(
+                        "{} is also in pools[{of}], where this is different; say the same in both",
+                        Quoted(&upstream.cluster)
+                    ),
                 );
-                problems.add(&Path::Key(&path, key), message);
             }
         }
     }
@@ -59,11 +63,13 @@ pub(super) fn refuse_contradictions(
     for (index, device) in devices.iter().enumerate() {
         let mut placements = seen.iter().filter_map(|(it, _)| it.placement.as_ref());
         if !placements.any(|it| it.device == device.name) {
-            let message = format!(
-                "no upstream is on {}; give one this device, or leave it out",
-                Quoted(&device.name)
+            problems.add(
+                &Path::Index(&list, index),
+                &format_args!(
+                    "no upstream is on {}; give one this device, or leave it out",
+                    Quoted(&device.name)
+                ),
             );
-            problems.add(&Path::Index(&list, index), message);
         }
     }
 }

@@ -108,8 +108,7 @@ pub(super) fn read_reserve(
         )?
         .real(SIZES, problems)?;
     if upstreams < 2 {
-        let message = "needs at least two upstreams; leave this out".to_owned();
-        problems.add(&node.path, message);
+        problems.add(&node.path, &"needs at least two upstreams; leave this out");
         return None;
     }
     Some(Reserve { share, max_size })

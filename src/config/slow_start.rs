@@ -41,16 +41,13 @@ pub(super) fn read(pool: &Object<'_>, problems: &mut Problems) -> Option<SlowSta
     let defaults = SlowStart::default();
     Some(SlowStart {
         window: object
-            .get("window")
-            .and_then(|node| node.duration(WINDOWS, problems))
+            .duration("window", WINDOWS, problems)
             .unwrap_or(defaults.window),
         aggression: object
-            .get("aggression")
-            .and_then(|node| node.real(AGGRESSIONS, problems))
+            .real("aggression", AGGRESSIONS, problems)
             .unwrap_or(defaults.aggression),
         min_weight_percent: object
-            .get("min_weight_percent")
-            .and_then(|node| node.real(PERCENTAGES, problems))
+            .real("min_weight_percent", PERCENTAGES, problems)
             .unwrap_or(defaults.min_weight_percent),
     })
 }

@@ -16,9 +16,7 @@ pub struct Status {
 pub(super) fn read(node: Node<'_>, problems: &mut Problems) -> Option<Status> {
     let object = node.object("an object with path", problems)?;
     object.allow_only(&["path", "port"], problems);
-    let port = object
-        .get("port")
-        .and_then(|node| node.whole(1..=u16::MAX.into(), problems));
+    let port = object.whole("port", 1..=u16::MAX.into(), problems);
     let allowed = "a path without a query, such as \"/paceline\"";
     let path = object
         .require("path", allowed, problems)?

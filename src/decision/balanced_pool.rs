@@ -1,7 +1,5 @@
 //! What one worker's balancer keeps about one pool.
 
-use std::time::Duration;
-
 use super::deadlines::Deadlines;
 use super::eligible::{self, Needs, Rule};
 use super::learning;
@@ -13,7 +11,7 @@ use crate::estimate::{Basis, Tuning};
 use crate::policy::{self, Known, Place, Policy, Turns};
 use crate::pool::{PoolIndex, Topology};
 use crate::random::Rng;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, seconds};
 
 /// One pool, as one worker balances it.
 pub(super) struct BalancedPool {
@@ -55,7 +53,7 @@ impl BalancedPool {
             policy: policy::from_config(&config.policy, tuning),
             policy_name: config.policy.name(),
             rules: Vec::new(),
-            standings: Standings::new(Duration::from_secs_f64(tuning.merge_seconds)),
+            standings: Standings::new(seconds(tuning.merge_seconds)),
             detection: config.outlier_detection,
             slow_start: config.slow_start,
             heeds_weights: config.policy.heeds_weights(),

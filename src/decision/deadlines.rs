@@ -1,12 +1,10 @@
 //! Whether a request can be done in time.
 
-use std::time::Duration;
-
 use super::finished::Finished;
 use crate::config::{self, DeadlineMode};
 use crate::estimate::Spread;
 use crate::outcome::Outcome;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, seconds};
 
 /// A request may wait for at least a quarter of the time that it has, however long
 /// requests may take.
@@ -45,7 +43,7 @@ impl Deadlines {
         let fastest = known.min_by(f64::total_cmp).unwrap_or(0.0);
         let left = due.seconds_since(now);
         let needed = (fastest * self.spread.factor()).min(MOST_RESERVED * left);
-        Some(now.after(Duration::try_from_secs_f64(left - needed).unwrap_or_default()))
+        Some(now.after(seconds(left - needed)))
     }
 
     /// Takes in how long a request took of which `expected` seconds were expected.

@@ -60,7 +60,6 @@ mod tests;
 mod watching;
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::config::{Config, LatencySignal, MaxInFlight};
 use crate::estimate::{AtPick, Basis, Tuning};
@@ -71,7 +70,7 @@ use crate::policy::Place;
 use crate::pool::{Member, MemberHandle, MemberIndex, PoolIndex, Topology, UpstreamIndex};
 use crate::random::Rng;
 use crate::state::{Estimates, Job, Lanes, StateError, Work};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, seconds};
 
 use balanced_pool::BalancedPool;
 use batch::{Batch, Ended};
@@ -132,7 +131,7 @@ impl Balancer {
         let topology = Rc::new(Topology::new(config));
         let mut rng = Rng::new(seed);
         let owner = rng.next_u64();
-        let merge_interval = Duration::from_secs_f64(tuning.merge_seconds);
+        let merge_interval = seconds(tuning.merge_seconds);
         Balancer {
             pools: balanced_pools(config, &topology, tuning),
             health: View::new(config, &topology, &key),
@@ -144,7 +143,7 @@ impl Balancer {
                 &key,
                 owner,
                 config.lease,
-                Duration::from_secs_f64(tuning.reread_seconds),
+                seconds(tuning.reread_seconds),
             ),
             estimates: Estimates::new(Rc::clone(&topology), &key, merge_interval),
             batch: Batch::new(merge_interval),

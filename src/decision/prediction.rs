@@ -4,14 +4,13 @@
 //! times load. Where a member has a cap, it never has more than that, because what
 //! exceeds it waits here and not there.
 
-use std::time::Duration;
-
 use super::phases;
 use super::standings::Standings;
 use crate::config::PolicyConfig;
 use crate::estimate::{Basis, Tuning};
 use crate::policy::{self, Known, Policy};
 use crate::pool::{Member, Pool, Topology};
+use crate::time::seconds;
 
 /// What one worker's balancer keeps to predict for one pool.
 pub(super) struct Prediction {
@@ -26,7 +25,7 @@ impl Prediction {
     pub(super) fn new(tuning: Tuning) -> Self {
         Prediction {
             policy: policy::from_config(&PolicyConfig::default(), tuning),
-            standings: Standings::new(Duration::from_secs_f64(tuning.merge_seconds)),
+            standings: Standings::new(seconds(tuning.merge_seconds)),
             expected: Vec::new(),
         }
     }

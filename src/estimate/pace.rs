@@ -159,7 +159,7 @@ impl ResidualVariance {
     /// An estimate from its parts; the default where they make no sense.
     #[must_use]
     pub fn from_parts(variance: f32, samples: f32) -> Self {
-        if variance.is_finite() && variance >= 0.0 && samples.is_finite() && samples >= 0.0 {
+        if variance.is_finite() && variance >= 0.0 && samples.is_finite() && samples > 0.0 {
             ResidualVariance { variance, samples }
         } else {
             ResidualVariance::default()

@@ -1,13 +1,11 @@
 //! The streams of this VM, by their contexts.
 
 use std::cell::RefCell;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
-
-use hashbrown::HashMap;
 
 use super::host::Proxy;
 use crate::exchange::{Exchange, Start};
+use crate::map::Map;
 use crate::rejection::Reason;
 use crate::request::Unknown;
 use crate::worker::Worker;
@@ -76,28 +74,8 @@ thread_local! {
     static STREAMS: RefCell<Streams> = RefCell::new(Streams::default());
 }
 
-type Streams = HashMap<u32, Stream, BuildHasherDefault<Spread>>;
-
-/// Contexts are numbered in turn by the proxy, not by clients: one multiplication
-/// spreads them.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+/// By their contexts.
+type Streams = Map<u32, Stream>;
 
 /// The stream is there from now on.
 pub(super) fn begin(context: u32, stream: Stream) {

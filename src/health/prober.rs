@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::opinion::Opinion;
 use super::targets::{Checks, Target, identity_of_all, targets};
 use super::verdict::Verdict;
@@ -11,12 +9,13 @@ use super::view::heir;
 use super::{LEASE, RECORD, VOUCHED};
 use crate::config::{Config, HealthCheck};
 use crate::host::{CallId, Calls};
+use crate::map::Map;
 use crate::pool::{MemberIndex, Topology};
 use crate::random::Rng;
 use crate::state::StateError;
 use crate::state::cell::{self, Change};
 use crate::state::health_record::{self, HealthRecord, Readiness, Row};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, seconds};
 
 /// The most probes under way at once. Those that are due beyond wait until others
 /// have ended.
@@ -132,7 +131,7 @@ impl Prober {
     /// Follows a change of what can be chosen from.
     pub fn set_topology(&mut self, topology: &Topology) {
         let old = std::mem::take(&mut self.targets);
-        let mut places: HashMap<u64, usize> = HashMap::new();
+        let mut places: Map<u64, usize> = Map::default();
         for (place, tracked) in old.iter().enumerate() {
             places.insert(tracked.target.identity, place);
         }
@@ -266,7 +265,9 @@ impl Prober {
                 self.checks.of_pool(tracked.target.pool),
             ) {
                 (Readiness::Unknown, _) | (_, None) => now,
-                (_, Some(check)) => now.after(check.interval.mul_f64(self.rng.unit())),
+                (_, Some(check)) => {
+                    now.after(seconds(check.interval.as_secs_f64() * self.rng.unit()))
+                }
             };
         }
         Ok(())
@@ -292,7 +293,7 @@ impl Prober {
             .iter()
             .filter(|row| record.is_fresh(row, VOUCHED, now))
             .collect();
-        let mut places: HashMap<u64, usize> = HashMap::new();
+        let mut places: Map<u64, usize> = Map::default();
         for (place, row) in vouched.iter().enumerate() {
             places.insert(row.target, place);
         }
@@ -446,7 +447,7 @@ impl Prober {
             true => (now, 0.1 + 0.9 * self.rng.unit()),
             false => (sent_at, 0.9 + 0.2 * self.rng.unit()),
         };
-        tracked.due_at = from.after(check.interval.mul_f64(part));
+        tracked.due_at = from.after(seconds(check.interval.as_secs_f64() * part));
         if tracked.is_own && tracked.opinion.hear(verdict == Verdict::Success, check) {
             tracked.changed_at = now;
             self.has_news = true;

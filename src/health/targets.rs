@@ -1,8 +1,7 @@
 //! What there is to probe: each upstream of each pool that has a check.
 
-use hashbrown::HashMap;
-
 use crate::config::{Config, HealthCheck};
+use crate::map::Map;
 use crate::pool::{MemberIndex, Topology, identity};
 use crate::random::mix;
 
@@ -48,7 +47,7 @@ impl Checks {
 #[inline(never)]
 pub(super) fn targets(checks: &Checks, topology: &Topology) -> Vec<Target> {
     let mut targets: Vec<Target> = Vec::new();
-    let mut places: HashMap<u64, usize> = HashMap::new();
+    let mut places: Map<u64, usize> = Map::default();
     for (number, pool) in topology.pools.iter().enumerate() {
         let Some(check) = checks.of_pool(number) else {
             continue;

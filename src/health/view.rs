@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::targets::{Checks, Target, targets};
 use super::{RECORD, VOUCHED};
 use crate::config::Config;
 use crate::host::{SharedData, Version};
+use crate::map::Map;
 use crate::pool::{MemberIndex, PoolIndex, Topology};
 use crate::state::StateError;
 use crate::state::health_record::{HealthRecord, Readiness, Row};
@@ -126,7 +125,7 @@ impl View {
         let rows = record.rows.iter();
         let fresh = rows.filter(|row| record.is_fresh(row, VOUCHED, now));
         let fresh: Vec<&Row> = fresh.collect();
-        let mut places: HashMap<u64, usize> = HashMap::new();
+        let mut places: Map<u64, usize> = Map::default();
         for (place, row) in fresh.iter().enumerate() {
             places.insert(row.target, place);
         }

@@ -11,9 +11,8 @@
 
 use std::collections::VecDeque;
 
-use hashbrown::HashMap;
-
 use super::waiter::{Turn, Waiter};
+use crate::map::Map;
 use crate::state::Work;
 
 /// How many tenants are told apart while they wait. Those that come when there are so
@@ -31,7 +30,7 @@ pub(super) struct Class {
     pub(super) virtual_time: u64,
     /// Once all classes together have been given so much, this one is owed a start.
     pub(super) owed_at: u64,
-    tenants: HashMap<u64, Tenant>,
+    tenants: Map<u64, Tenant>,
 }
 
 /// The waiters of one tenant.

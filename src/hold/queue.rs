@@ -1,12 +1,11 @@
 //! The requests of one pool that wait on one worker.
 
-use hashbrown::HashMap;
-
 use super::class::{Class, Tenant};
 use super::notice::{ClassNotice, Notice};
 use super::occupancy::Occupancy;
 use super::waiter::{Cause, Fit, Rank, Turn, Waiter};
 use crate::config::{Admission, QueueLimits};
+use crate::map::Map;
 use crate::state::Work;
 use crate::time::Timestamp;
 
@@ -27,7 +26,7 @@ pub struct Queue {
     /// The most important first.
     classes: Vec<Class>,
     /// Where each waiter is.
-    places: HashMap<u32, Place>,
+    places: Map<u32, Place>,
     occupancy: Occupancy,
     /// What all workers have started from their queues, in units of work.
     given: u64,
@@ -95,7 +94,7 @@ impl Queue {
             limits: admission.queue,
             is_fair: admission.fairness.is_some(),
             classes: classes.collect(),
-            places: HashMap::new(),
+            places: Map::default(),
             occupancy: Occupancy::default(),
             given: 0,
             overtaken: None,

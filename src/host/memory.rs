@@ -1,6 +1,6 @@
 //! Shared data in this process's memory.
 
-use hashbrown::HashMap;
+use std::collections::HashMap;
 
 use super::{HostError, SetError, SharedData, Version, Versioned};
 

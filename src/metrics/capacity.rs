@@ -1,6 +1,7 @@
 //! Metrics of limits, and of requests that wait for room or are rejected.
 
-use super::{Metric, Metrics, label};
+use super::Metrics;
+use super::metric::{Metric, label};
 use crate::decision::{Limited, Use};
 use crate::host::{Host, MetricKind};
 use crate::pool::{PoolIndex, Topology, Upstream};

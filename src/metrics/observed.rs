@@ -1,7 +1,7 @@
 //! The metrics of a pool that balances a part of its requests, or none: how Paceline's
 //! picks compare with the proxy's, and how the requests fare that took either.
 
-use super::{Metric, label};
+use super::metric::{Metric, label};
 use crate::host::{Host, MetricKind};
 use crate::outcome::{End, Outcome};
 

@@ -1,7 +1,7 @@
 //! The metrics of a member's ejections and of its warming: none until it is ejected or warms up for the first
 //! time, so where all is well they cost nothing.
 
-use super::Metric;
+use super::metric::Metric;
 use crate::decision::Condition;
 use crate::host::{Host, MetricKind};
 use crate::outlier::{Phase, Reason};

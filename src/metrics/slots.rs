@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
+use crate::map::Map;
 use crate::pool::Handle;
 use crate::time::Timestamp;
 
@@ -23,11 +22,11 @@ pub(super) struct Slots {
     /// For each number in the topology, the identity and its slot.
     places: Vec<(u64, usize)>,
     /// Of each identity that ever had its own.
-    known: HashMap<u64, usize>,
+    known: Map<u64, usize>,
     /// Of what is counted together, by group.
-    shared: HashMap<u64, usize>,
+    shared: Map<u64, usize>,
     /// What is in the topology and counted with others.
-    others: HashMap<u64, usize>,
+    others: Map<u64, usize>,
     /// How many more may have their own now, and since when it counts.
     left: u32,
     counted_at: Timestamp,
@@ -46,9 +45,9 @@ impl Default for Slots {
     fn default() -> Self {
         Slots {
             places: Vec::new(),
-            known: HashMap::new(),
-            shared: HashMap::new(),
-            others: HashMap::new(),
+            known: Map::default(),
+            shared: Map::default(),
+            others: Map::default(),
             left: MAX_ENDPOINTS,
             counted_at: Timestamp::ZERO,
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::config::Config;
+use crate::decision::QUANTILES;
 use crate::host::fake::{Call, Fake};
 use crate::pool::{MemberIndex, UpstreamIndex};
 

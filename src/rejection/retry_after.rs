@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::time::Timestamp;
+use crate::time::{Timestamp, seconds};
 
 /// How fast requests of a pool end, as one worker sees it: an exponentially weighted
 /// count, over some 30 seconds.
@@ -61,12 +61,12 @@ pub fn retry_after(waiting: u32, per_second: Option<f64>, draw: f64) -> Duration
     let through = match per_second {
         None => UNKNOWN,
         Some(rate) => {
-            let seconds = (f64::from(waiting) + 1.0) / rate;
-            Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST)
+            let through = (f64::from(waiting) + 1.0) / rate;
+            seconds(through.min(LONGEST.as_secs_f64()))
         }
     };
     let through = through.clamp(Duration::from_secs(1), LONGEST);
-    through + through.mul_f64(draw.clamp(0.0, 1.0))
+    through + seconds(through.as_secs_f64() * draw.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]

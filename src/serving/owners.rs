@@ -11,8 +11,7 @@
 //! others are. If an endpoint's metadata names the upstream, it overrides any
 //! claim.
 
-use hashbrown::HashMap;
-
+use crate::map::Map;
 use crate::pool::identity;
 
 /// The most addresses that are remembered; beyond, all are learned anew.
@@ -30,7 +29,7 @@ const LEAST: u32 = 16;
 #[derive(Debug, Default)]
 pub struct Owners {
     /// The places of addresses, by a hash of theirs, and of upstreams.
-    places: HashMap<u64, usize>,
+    places: Map<u64, usize>,
     addresses: Vec<Vec<Claim>>,
     upstreams: Vec<Upstream>,
     /// Answers that renewed a claim.

@@ -9,12 +9,12 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::cell::{self, Change, Committed, StateError};
-use super::learned::Learned;
+use super::layout::Field;
+use super::learned::{Learned, fields_for};
 use super::rows::{DecodedMember, MemberState, PoolState};
 use crate::host::{SharedData, Version};
+use crate::map::Map;
 use crate::outlier::Moment;
 use crate::pool::{MemberIndex, PoolIndex, Topology};
 use crate::time::Timestamp;
@@ -23,6 +23,8 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub struct Estimates {
     topology: Rc<Topology>,
+    /// What the record is to have of each member.
+    needed: &'static [Field],
     key: String,
     /// How old what was read may be.
     stale_after: Duration,
@@ -63,6 +65,7 @@ impl Estimates {
     pub fn new(topology: Rc<Topology>, key: &str, stale_after: Duration) -> Self {
         let mut estimates = Estimates {
             topology: Rc::clone(&topology),
+            needed: fields_for(&topology),
             key: format!("{key}/learned"),
             stale_after,
             record: Learned::default(),
@@ -81,6 +84,7 @@ impl Estimates {
 
     /// Follows a change of what can be chosen from.
     pub fn set_topology(&mut self, topology: Rc<Topology>) {
+        self.needed = fields_for(&topology);
         self.topology = topology;
         self.placement.fingerprint = None;
         self.read_at = None;
@@ -158,7 +162,7 @@ impl Estimates {
             let record = found.bytes.map(|bytes| Learned::parse(bytes.to_vec()));
             let is_malformed = matches!(record, Some(None));
             self.take_over(record.flatten().unwrap_or_default(), now);
-            if !self.placement.is_complete() || !self.record.is_complete() {
+            if !self.placement.is_complete() || !self.record.has(self.needed) {
                 let seen_at = *self.seen_at.get_or_insert(now);
                 let extended = self.record.extended(&self.topology, seen_at);
                 self.take_over(extended, seen_at);
@@ -326,7 +330,7 @@ fn locate(
     identities: impl Iterator<Item = u64>,
     wanted: impl Iterator<Item = u64>,
 ) -> Vec<Option<usize>> {
-    let rows: HashMap<u64, usize> = identities.zip(0..).collect();
+    let rows: Map<u64, usize> = identities.zip(0..).collect();
     wanted
         .map(|identity| rows.get(&identity).copied())
         .collect()

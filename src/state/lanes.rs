@@ -16,15 +16,18 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
-use super::cell::{self, ATTEMPTS, Change, StateError};
-use super::directory::{Directory, Holder, MOST_LANES};
-use super::lane::{Lane, OwnLane, fingerprint};
+use super::cell::StateError;
+use super::lane::{OwnLane, fingerprint};
 use super::outstanding::{Job, Outstanding};
 use crate::host::{SharedData, Version};
+use crate::map::Map;
 use crate::pool::{Topology, UpstreamIndex};
 use crate::time::Timestamp;
+
+mod claiming;
+mod others;
+
+use others::Other;
 
 /// One worker's counts, and what it has read of the others'.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub struct Lanes {
     stale_after: Duration,
     fingerprint: u64,
     /// Upstreams by identity.
-    places: HashMap<u64, UpstreamIndex>,
+    places: Map<u64, UpstreamIndex>,
     /// Outstanding from this worker, by upstream. The truth; the lane is a copy.
     own: Vec<Outstanding>,
     lane: OwnLane,
@@ -56,23 +59,6 @@ pub struct Lanes {
     /// Tries at the list of lanes that failed because another wrote first.
     retries: u32,
 }
-
-/// The lane of another worker, as it was last read.
-#[derive(Debug)]
-struct Other {
-    slot: usize,
-    owner: u64,
-    key: String,
-    version: Option<Version>,
-    heartbeat: Timestamp,
-    /// By upstream; empty where nothing is outstanding.
-    counts: Vec<Outstanding>,
-}
-
-/// Reading all lanes takes about a microsecond each. So much time must pass for
-/// each lane between two readings, whatever `stale_after` is: reading costs at
-/// most 2 % of a core, however many workers there are.
-const PAUSE_PER_LANE: Duration = Duration::from_micros(50);
 
 impl Lanes {
     /// Nothing outstanding. `owner` tells this worker apart from all others: it
@@ -94,7 +80,7 @@ impl Lanes {
             lease,
             stale_after,
             fingerprint: 0,
-            places: HashMap::new(),
+            places: Map::default(),
             own: Vec::new(),
             lane: OwnLane::new(owner, std::iter::empty()),
             slot: None,
@@ -154,56 +140,6 @@ impl Lanes {
         self.owner
     }
 
-    /// Whether the worker with this number counts: its lease has not ended. One that is
-    /// not known is looked for, because it may have come a moment ago.
-    ///
-    /// # Errors
-    /// The host failed, and it is not known.
-    pub fn lives(
-        &mut self,
-        shared: &mut impl SharedData,
-        owner: u64,
-        now: Timestamp,
-    ) -> Result<bool, StateError> {
-        self.is_heard(shared, owner, self.lease, now)
-    }
-
-    /// Like [`Lanes::lives`], for a worker that was heard of within `within`.
-    ///
-    /// # Errors
-    /// The host failed, and it is not known.
-    pub fn is_heard(
-        &mut self,
-        shared: &mut impl SharedData,
-        owner: u64,
-        within: Duration,
-        now: Timestamp,
-    ) -> Result<bool, StateError> {
-        let is_known = |lanes: &Lanes| {
-            let mut others = lanes.others.iter();
-            owner == lanes.owner
-                || others.any(|it| it.owner == owner && is_fresh(it.heartbeat, now, within))
-        };
-        if is_known(self) {
-            return Ok(true);
-        }
-        self.reread(shared, now)?;
-        Ok(is_known(self))
-    }
-
-    /// Reads what the others have outstanding, however old what is known is.
-    ///
-    /// # Errors
-    /// The host failed.
-    pub fn reread(
-        &mut self,
-        shared: &mut impl SharedData,
-        now: Timestamp,
-    ) -> Result<(), StateError> {
-        self.read_at = None;
-        self.read(shared, now)
-    }
-
     /// What is outstanding at `upstream`: from this worker now, from the others
     /// as of the last reading.
     #[inline]
@@ -218,25 +154,6 @@ impl Lanes {
     #[must_use]
     pub fn totals(&self) -> &[Outstanding] {
         &self.totals
-    }
-
-    /// The workers whose leases have not ended: the numbers of their lanes, when they
-    /// were last heard of, and what is outstanding from each, as of the last reading.
-    pub fn workers(
-        &self,
-        now: Timestamp,
-    ) -> impl Iterator<Item = (usize, Timestamp, Outstanding)> + '_ {
-        let sum = |counts: &[Outstanding]| {
-            let all = counts.iter();
-            all.fold(Outstanding::default(), |sum, count| sum.plus(*count))
-        };
-        let own = self
-            .number()
-            .map(|slot| (slot, self.written_at, sum(&self.own)));
-        let others = self.others.iter();
-        let living = others.filter(move |it| is_fresh(it.heartbeat, now, self.lease));
-        own.into_iter()
-            .chain(living.map(move |it| (it.slot, it.heartbeat, sum(&it.counts))))
     }
 
     /// Requests in flight at each upstream, in the order of
@@ -324,35 +241,6 @@ impl Lanes {
         self.publish(shared, now)
     }
 
-    /// Gives the lane up, where nothing is outstanding: for a worker that ends.
-    ///
-    /// # Errors
-    /// The lane is still listed; it stops counting when its lease ends.
-    pub fn leave(&mut self, shared: &mut impl SharedData) -> Result<(), StateError> {
-        if self.slot.is_none() || self.held().next().is_some() {
-            return Ok(());
-        }
-        let owner = self.owner;
-        let committed = cell::change(shared, &self.directory_key, ATTEMPTS, |_, found| {
-            let Some(mut directory) = found.bytes.and_then(Directory::parse) else {
-                return Ok(Change::Keep(()));
-            };
-            let lane = directory.holders().position(|it| it.owner == owner);
-            let Some(lane) = lane else {
-                return Ok(Change::Keep(()));
-            };
-            let nobody = Holder {
-                owner: 0,
-                claimed_at: Timestamp::ZERO,
-            };
-            directory.set(lane, nobody);
-            Ok(Change::Write(directory.into_bytes(), ()))
-        })?;
-        self.retries = self.retries.saturating_add(committed.retries);
-        self.slot = None;
-        Ok(())
-    }
-
     #[inline]
     fn change(&mut self, upstream: UpstreamIndex, change: impl FnOnce(&mut Outstanding)) {
         if let Some(own) = self.own.get_mut(upstream.0) {
@@ -389,220 +277,6 @@ impl Lanes {
         self.written_at = now;
         Ok(())
     }
-
-    /// Reads the others' lanes, unless they were read a moment ago.
-    fn read(&mut self, shared: &mut impl SharedData, now: Timestamp) -> Result<(), StateError> {
-        let pause = PAUSE_PER_LANE * (self.others.len() as u32);
-        let pause = pause.max(self.stale_after);
-        if self.read_at.is_some_and(|at| now.since(at) < pause) {
-            return Ok(());
-        }
-        let read = self.read_others(shared, now);
-        for ((total, own), others) in self.totals.iter_mut().zip(&self.own).zip(&self.sums) {
-            *total = own.plus(*others);
-        }
-        read?;
-        self.read_at = Some(now);
-        Ok(())
-    }
-
-    fn read_others(
-        &mut self,
-        shared: &mut impl SharedData,
-        now: Timestamp,
-    ) -> Result<(), StateError> {
-        self.read_directory(shared)?;
-        self.sums.fill(Outstanding::default());
-        for other in &mut self.others {
-            let found = shared.get(&other.key)?;
-            let version = found.as_ref().map(|found| found.version);
-            if version != other.version {
-                let lane = found.as_ref().and_then(|found| Lane::parse(&found.value));
-                other.version = version;
-                // Somebody who has lost the lane may have written it once more.
-                let lane = lane.filter(|lane| lane.owner == other.owner);
-                other.take(lane, self.fingerprint, &self.places);
-            }
-            if is_fresh(other.heartbeat, now, self.lease) {
-                for (sum, count) in self.sums.iter_mut().zip(&other.counts) {
-                    *sum = sum.plus(*count);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads which lanes there are, and whether this worker still holds its own.
-    fn read_directory(&mut self, shared: &mut impl SharedData) -> Result<(), StateError> {
-        let found = shared.get(&self.directory_key)?;
-        let version = found.as_ref().map(|found| found.version);
-        if version.is_some() && version == self.directory {
-            return Ok(());
-        }
-        self.directory = version;
-        let directory = found.and_then(|found| Directory::parse(&found.value));
-        let mut known = std::mem::take(&mut self.others);
-        let mut holds = false;
-        for (slot, holder) in directory.unwrap_or_default().holders().enumerate() {
-            if holder.owner == self.owner {
-                holds |= self.number() == Some(slot);
-            } else if holder.owner != 0 {
-                let is_it = |it: &Other| it.slot == slot && it.owner == holder.owner;
-                let other = match known.iter().position(is_it) {
-                    Some(place) => known.swap_remove(place),
-                    None => Other::new(&self.key, slot, holder.owner),
-                };
-                self.others.push(other);
-            }
-        }
-        if !holds {
-            self.slot = None;
-        }
-        Ok(())
-    }
-
-    /// Claims a lane: the one that this worker holds already, or one whose
-    /// holder is dead, or a new one.
-    fn claim(&mut self, shared: &mut impl SharedData, now: Timestamp) -> Result<(), StateError> {
-        let Lanes {
-            key, owner, lease, ..
-        } = self;
-        let (owner, lease) = (*owner, *lease);
-        let committed = cell::change(shared, &self.directory_key, ATTEMPTS, |shared, found| {
-            let parsed = found.bytes.and_then(Directory::parse);
-            let is_malformed = found.bytes.is_some() && parsed.is_none();
-            let mut directory = match parsed {
-                Some(directory) => directory,
-                None => living(shared, key, now, lease)?,
-            };
-            let mut free = None;
-            for (lane, holder) in directory.holders().enumerate() {
-                if holder.owner == owner {
-                    free = Some(lane);
-                    break;
-                }
-                if free.is_none() && is_dead(shared, key, lane, holder, now, lease)? {
-                    free = Some(lane);
-                }
-            }
-            let lane = free.unwrap_or_else(|| directory.holders().count());
-            let holder = Holder {
-                owner,
-                claimed_at: now,
-            };
-            if !directory.set(lane, holder) {
-                return Err(StateError::Contended);
-            }
-            Ok(Change::Write(directory.into_bytes(), (lane, is_malformed)))
-        })?;
-        self.retries = self.retries.saturating_add(committed.retries);
-        let (lane, is_malformed) = committed.value;
-        self.slot = Some((lane, lane_key(&self.key, lane)));
-        self.directory = None;
-        self.read_at = None;
-        self.publish(shared, now)?;
-        if is_malformed {
-            return Err(StateError::Malformed);
-        }
-        self.read(shared, now)
-    }
-}
-
-impl Other {
-    fn new(key: &str, slot: usize, owner: u64) -> Self {
-        Other {
-            slot,
-            owner,
-            key: lane_key(key, slot),
-            version: None,
-            heartbeat: Timestamp::ZERO,
-            counts: Vec::new(),
-        }
-    }
-
-    /// Takes over what the lane says; nothing where it is none of its owner's.
-    fn take(
-        &mut self,
-        lane: Option<Lane<'_>>,
-        own_fingerprint: u64,
-        places: &HashMap<u64, UpstreamIndex>,
-    ) {
-        self.counts.clear();
-        let Some(lane) = lane else {
-            self.heartbeat = Timestamp::ZERO;
-            return;
-        };
-        self.heartbeat = lane.heartbeat;
-        if lane.fingerprint == own_fingerprint {
-            self.counts.extend(lane.entries().map(|(_, count)| count));
-            return;
-        }
-        self.counts.resize(places.len(), Outstanding::default());
-        for (identity, count) in lane.entries() {
-            let place = places.get(&identity);
-            if let Some(own) = place.and_then(|place| self.counts.get_mut(place.0)) {
-                *own = own.plus(count);
-            }
-        }
-    }
-}
-
-fn lane_key(key: &str, lane: usize) -> String {
-    format!("{key}/lane/{lane}")
-}
-
-/// Whether who was heard of at `heartbeat` still counts at `now`. What is from
-/// further in the future than a lease is not a clock that was read a moment
-/// later: it is garbage, and would count for ever.
-fn is_fresh(heartbeat: Timestamp, now: Timestamp, lease: Duration) -> bool {
-    now.since(heartbeat) <= lease && heartbeat.since(now) <= lease
-}
-
-/// Whether nobody living holds the lane. Its holder may have claimed it and not
-/// written it yet.
-fn is_dead(
-    shared: &mut impl SharedData,
-    key: &str,
-    lane: usize,
-    holder: Holder,
-    now: Timestamp,
-    lease: Duration,
-) -> Result<bool, StateError> {
-    if holder.owner == 0 {
-        return Ok(true);
-    }
-    if is_fresh(holder.claimed_at, now, lease) {
-        return Ok(false);
-    }
-    let found = shared.get(&lane_key(key, lane))?;
-    let written = found.as_ref().and_then(|found| Lane::parse(&found.value));
-    Ok(written
-        .filter(|lane| lane.owner == holder.owner)
-        .is_none_or(|written| !is_fresh(written.heartbeat, now, lease)))
-}
-
-/// The list of lanes made anew from the lanes, where it was lost.
-#[inline(never)]
-fn living(
-    shared: &mut impl SharedData,
-    key: &str,
-    now: Timestamp,
-    lease: Duration,
-) -> Result<Directory, StateError> {
-    let mut directory = Directory::default();
-    for number in 0..MOST_LANES {
-        let Some(found) = shared.get(&lane_key(key, number))? else {
-            break;
-        };
-        let written = Lane::parse(&found.value);
-        let alive = written.filter(|lane| is_fresh(lane.heartbeat, now, lease));
-        let holder = Holder {
-            owner: alive.map_or(0, |lane| lane.owner),
-            claimed_at: now,
-        };
-        directory.set(number, holder);
-    }
-    Ok(directory)
 }
 
 #[cfg(test)]

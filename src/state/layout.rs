@@ -3,8 +3,9 @@
 //! A table of rows begins with the list of its fields: for each, a permanent
 //! number that identifies it, and its length in 32-bit words. A reader finds the
 //! fields that it knows by this list, and leaves unknown fields unchanged; a field
-//! that an older writer did not have is blank. So a later version can add fields
-//! while workers of both versions run, and no estimate is lost.
+//! that is not there is read as zeros, which mean that nothing is known. So a later
+//! version can add fields while workers of both versions run, a field that only some
+//! configurations need is there only where one does, and no estimate is lost.
 
 use std::ops::Range;
 
@@ -50,8 +51,66 @@ pub const IDENTITY: usize = 8;
 const MOST_FIELDS: usize = 256;
 const LONGEST_ROW: usize = 1 << 16;
 
-/// Where the rows of one table are, and what is in them.
+/// So many bytes that two rows have in common, and where they begin in each of them,
+/// without its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
+struct Common {
+    one: usize,
+    other: usize,
+    bytes: usize,
+}
+
+/// What rows of the fields `one` and `other` have in common. What both begin with is the
+/// first part: usually it is all there is.
+fn common(one: &[Field], other: &[Field]) -> Vec<Common> {
+    let pairs = one.iter().zip(other);
+    let shared = pairs.take_while(|(one, other)| one == other).count();
+    let (first, rest) = one.split_at_checked(shared).unwrap_or_default();
+    let mut at = size_of(first);
+    let mut parts = vec![Common {
+        one: 0,
+        other: 0,
+        bytes: at,
+    }];
+    for field in rest {
+        let place = other.iter().position(|it| it == field);
+        if let Some(before) = place.and_then(|place| other.get(..place)) {
+            parts.push(Common {
+                one: at,
+                other: size_of(before),
+                bytes: field.bytes(),
+            });
+        }
+        at += field.bytes();
+    }
+    parts
+}
+
+#[inline]
+fn copy(from: Option<&[u8]>, to: Option<&mut [u8]>) {
+    if let (Some(from), Some(to)) = (from, to) {
+        to.copy_from_slice(from);
+    }
+}
+
+/// The bytes of rows of the fields `from`, without their identities, as rows of the
+/// fields `to`. What is in no field of `from` is zero.
+pub fn converter<'a>(to: &[Field], from: &[Field]) -> impl Fn(&[u8]) -> Vec<u8> + 'a {
+    let (length, parts) = (size_of(to), common(to, from));
+    move |row| {
+        let mut bytes = vec![0; length];
+        for part in &parts {
+            copy(
+                row.get(part.other..part.other + part.bytes),
+                bytes.get_mut(part.one..part.one + part.bytes),
+            );
+        }
+        bytes
+    }
+}
+
+/// Where the rows of one table are, and what is in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     fields: Vec<Field>,
     /// Where the first row begins.
@@ -59,26 +118,11 @@ pub struct Table {
     /// Bytes of a row, its identity included.
     row: usize,
     count: usize,
-    /// Where the fields that the reader knows are, in a row as the reader has it
-    /// and in a row as it is here. `None` where both are the same.
-    moves: Option<Vec<(Range<usize>, usize)>>,
-    is_complete: bool,
+    /// What a row as the reader has it and one of these have in common.
+    common: Vec<Common>,
 }
 
 impl Table {
-    /// A table without rows, which is nowhere.
-    #[must_use]
-    pub fn empty(fields: &[Field]) -> Self {
-        Table {
-            fields: fields.to_vec(),
-            start: 0,
-            row: IDENTITY + size_of(fields),
-            count: 0,
-            moves: None,
-            is_complete: true,
-        }
-    }
-
     /// Appends the description of a table of `count` rows; the rows follow.
     pub fn describe(bytes: &mut Vec<u8>, fields: &[Field], count: usize) {
         bytes.extend((count as u32).to_le_bytes());
@@ -113,51 +157,32 @@ impl Table {
             return None;
         }
         *bytes = rest;
-        let mut table = Table {
+        Some(Table {
+            common: common(known, &fields),
+            fields,
             start,
+            row,
             count,
-            ..Table::empty(&fields)
-        };
-        if table.fields != known {
-            table.compare(known);
-        }
-        Some(table)
+        })
     }
 
-    fn compare(&mut self, known: &[Field]) {
-        let mut moves = Vec::with_capacity(known.len());
-        let mut own = 0;
-        for field in known {
-            let place = self.fields.iter().position(|it| it == field);
-            match place.and_then(|place| self.fields.get(..place)) {
-                Some(before) => {
-                    moves.push((own..own + field.bytes(), IDENTITY + size_of(before)));
-                }
-                None => self.is_complete = false,
-            }
-            own += field.bytes();
-        }
-        self.moves = Some(moves);
-    }
-
-    /// Whether every field that the reader knows is there.
+    /// What is in a row, in this order.
     #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.is_complete
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
     }
 
-    /// Fields that the reader does not know, and where they are in a row.
-    pub fn unknown<'a>(
-        &'a self,
-        known: &'a [Field],
-    ) -> impl Iterator<Item = (Field, Range<usize>)> + 'a {
-        let mut offset = IDENTITY;
-        let all = self.fields.iter().map(move |field| {
-            let start = offset;
-            offset += field.bytes();
-            (*field, start..offset)
-        });
-        all.filter(|(field, _)| !known.contains(field))
+    /// Whether the rows have all these fields.
+    #[must_use]
+    pub fn has(&self, fields: &[Field]) -> bool {
+        self.fields.starts_with(fields) || fields.iter().all(|it| self.fields.contains(it))
+    }
+
+    /// These fields, and those besides that the rows have.
+    #[must_use]
+    pub fn fields_and(&self, fields: &[Field]) -> Vec<Field> {
+        let others = self.fields.iter().filter(|it| !fields.contains(it));
+        fields.iter().chain(others).copied().collect()
     }
 
     /// How many rows there are.
@@ -184,26 +209,17 @@ impl Table {
     }
 
     /// The fields of a row that the reader knows, in the reader's order; what is
-    /// not there is as in `blank`.
+    /// not there is zero.
     #[inline]
     #[must_use]
-    pub fn read<const N: usize>(
-        &self,
-        bytes: &[u8],
-        row: usize,
-        blank: impl FnOnce() -> [u8; N],
-    ) -> [u8; N] {
-        let from = self.row(bytes, row);
-        let Some(moves) = &self.moves else {
-            let fields = from.get(IDENTITY..).and_then(|it| it.first_chunk());
-            return fields.copied().unwrap_or_else(blank);
-        };
-        let mut known = blank();
-        for (own, there) in moves {
-            let there = from.get(*there..*there + own.len());
-            if let (Some(own), Some(there)) = (known.get_mut(own.clone()), there) {
-                own.copy_from_slice(there);
-            }
+    pub fn read<const N: usize>(&self, bytes: &[u8], row: usize) -> [u8; N] {
+        let from = self.row(bytes, row).get(IDENTITY..).unwrap_or_default();
+        let mut known = [0; N];
+        for part in &self.common {
+            copy(
+                from.get(part.other..part.other + part.bytes),
+                known.get_mut(part.one..part.one + part.bytes),
+            );
         }
         known
     }
@@ -211,23 +227,15 @@ impl Table {
     /// Replaces the fields of a row that the reader knows.
     #[inline]
     pub fn write<const N: usize>(&self, bytes: &mut [u8], row: usize, known: &[u8; N]) {
-        let Some(to) = bytes.get_mut(self.range(row)) else {
+        let row = bytes.get_mut(self.range(row));
+        let Some(to) = row.and_then(|row| row.get_mut(IDENTITY..)) else {
             return;
         };
-        match &self.moves {
-            None => {
-                if let Some(fields) = to.get_mut(IDENTITY..).and_then(|it| it.first_chunk_mut()) {
-                    *fields = *known;
-                }
-            }
-            Some(moves) => {
-                for (own, there) in moves {
-                    let there = to.get_mut(*there..*there + own.len());
-                    if let (Some(own), Some(there)) = (known.get(own.clone()), there) {
-                        there.copy_from_slice(own);
-                    }
-                }
-            }
+        for part in &self.common {
+            copy(
+                known.get(part.one..part.one + part.bytes),
+                to.get_mut(part.other..part.other + part.bytes),
+            );
         }
     }
 }
@@ -250,29 +258,44 @@ mod tests {
     fn an_older_reader_finds_its_fields_and_leaves_the_others() {
         let mut bytes = table(NEW, &[b"identity2222222233331111"]);
         let table = Table::parse(&mut &*bytes, 0, OLD).unwrap();
-        assert!(table.is_complete());
-        assert_eq!(&table.read(&bytes, 0, || [0; 12]), b"111122222222");
+        assert!(table.has(OLD));
+        assert_eq!(&table.read(&bytes, 0), b"111122222222");
         table.write(&mut bytes, 0, b"aaaabbbbbbbb");
         assert!(bytes.ends_with(b"identitybbbbbbbb3333aaaa"));
-        let unknown: Vec<_> = table.unknown(OLD).collect();
-        assert_eq!(unknown, [(Field::new(3, 1), 16..20)]);
+        let both = [Field::new(1, 1), Field::new(2, 2), Field::new(3, 1)];
+        assert_eq!(table.fields_and(OLD), both);
+        let converted = converter(&both, NEW)(b"bbbbbbbb3333aaaa");
+        assert_eq!(converted, b"aaaabbbbbbbb3333");
     }
 
     #[test]
-    fn a_newer_reader_finds_blanks() {
+    fn a_newer_reader_finds_zeros() {
         let bytes = table(OLD, &[b"identity111122222222"]);
         let table = Table::parse(&mut &*bytes, 0, NEW).unwrap();
-        assert!(!table.is_complete());
-        assert_eq!(&table.read(&bytes, 0, || [b'.'; 16]), b"22222222....1111");
-        assert_eq!(table.read(&bytes, 1, || [b'.'; 16]), [b'.'; 16]);
+        assert!(!table.has(NEW));
+        assert_eq!(&table.read(&bytes, 0), b"22222222\0\0\0\x001111");
+        assert_eq!(table.read(&bytes, 1), [0; 16]);
+        let converted = converter(NEW, OLD)(b"111122222222");
+        assert_eq!(converted, b"22222222\0\0\0\x001111");
+    }
+
+    #[test]
+    fn a_reader_finds_what_both_begin_with_and_writes_no_more() {
+        const MORE: &[Field] = &[Field::new(1, 1), Field::new(2, 2), Field::new(3, 1)];
+        let mut bytes = table(OLD, &[b"identity111122222222", b"another.333344444444"]);
+        let table = Table::parse(&mut &*bytes, 0, MORE).unwrap();
+        assert_eq!(table.common.len(), 1);
+        assert_eq!(&table.read(&bytes, 0), b"111122222222\0\0\0\0");
+        table.write(&mut bytes, 0, b"aaaabbbbbbbbcccc");
+        assert!(bytes.ends_with(b"identityaaaabbbbbbbbanother.333344444444"));
     }
 
     #[test]
     fn a_field_of_another_length_is_another_field() {
         let bytes = table(&[Field::new(1, 2)], &[b"identity11112222"]);
         let table = Table::parse(&mut &*bytes, 0, &[Field::new(1, 1)]).unwrap();
-        assert!(!table.is_complete());
-        assert_eq!(&table.read(&bytes, 0, || *b"none"), b"none");
+        assert!(!table.has(&[Field::new(1, 1)]));
+        assert_eq!(table.read(&bytes, 0), [0; 4]);
     }
 
     #[test]
@@ -283,7 +306,7 @@ mod tests {
         let mut rest = &*bytes;
         let _ = Table::parse(&mut rest, 0, OLD).unwrap();
         let table = Table::parse(&mut rest, second, OLD).unwrap();
-        assert_eq!(&table.read(&bytes, 0, || [0; 12]), b"333344444444");
+        assert_eq!(&table.read(&bytes, 0), b"333344444444");
         assert!(rest.is_empty());
     }
 }

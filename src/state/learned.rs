@@ -13,12 +13,11 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::codec::{put, take, take_u16, take_u64, u64_at};
 use super::lane::fingerprint;
-use super::layout::{Field, Table};
+use super::layout::{Field, IDENTITY, Table, converter};
 use super::rows::{MemberState, PoolState};
+use crate::map::Map;
 use crate::pool::{Pool, Topology};
 use crate::time::Timestamp;
 
@@ -31,25 +30,25 @@ const HEADER: usize = 16;
 const RETENTION: Duration = Duration::from_secs(3_600);
 
 /// A validated record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
     bytes: Vec<u8>,
     pools: Table,
     members: Table,
 }
 
-impl Default for Learned {
-    fn default() -> Self {
-        Learned {
-            bytes: Vec::new(),
-            pools: Table::empty(PoolState::FIELDS),
-            members: Table::empty(MemberState::FIELDS),
-        }
-    }
+/// Rows before they are in a record.
+struct Rows {
+    fields: Vec<Field>,
+    /// The identity of each, and its bytes.
+    rows: Vec<(u64, Vec<u8>)>,
 }
 
-/// A row before it is in a record: its identity, and its bytes.
-type Row = (u64, Vec<u8>);
+/// What a record has of each member, at least, where these are to be known.
+#[must_use]
+pub fn fields_for(topology: &Topology) -> &'static [Field] {
+    MemberState::fields(topology.learns_caps())
+}
 
 impl Learned {
     /// Takes bytes out of shared data; `None` where they are no record.
@@ -88,10 +87,11 @@ impl Learned {
         u64_at(&self.bytes, FINGERPRINT_AT)
     }
 
-    /// Whether the rows have all the fields that this version knows.
+    /// Whether the rows of pools have all the fields that this version knows, and those of
+    /// members have these.
     #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.pools.is_complete() && self.members.is_complete()
+    pub fn has(&self, of_members: &[Field]) -> bool {
+        self.pools.has(PoolState::FIELDS) && self.members.has(of_members)
     }
 
     /// The pools' identities, in the order of their rows.
@@ -108,8 +108,7 @@ impl Learned {
     /// no such row.
     #[must_use]
     pub fn pool(&self, row: usize) -> [u8; PoolState::SIZE] {
-        self.pools
-            .read(&self.bytes, row, || PoolState::default().encode())
+        self.pools.read(&self.bytes, row)
     }
 
     /// Replaces the state of the pool in row `row`, if there is such a row.
@@ -122,8 +121,7 @@ impl Learned {
     #[inline]
     #[must_use]
     pub fn member(&self, row: usize) -> [u8; MemberState::SIZE] {
-        self.members
-            .read(&self.bytes, row, || MemberState::default().encode())
+        self.members.read(&self.bytes, row)
     }
 
     /// Replaces the state of the member in row `row`, if there is such a row.
@@ -133,7 +131,7 @@ impl Learned {
 
     /// A record with all of `topology`, first heard of at `now`, and all that
     /// this one has and that may still be wanted, in rows that have all the
-    /// fields that this version and this record know. What comes to a pool that
+    /// fields that this record has or the topology needs. What comes to a pool that
     /// has been in use joins it.
     #[inline(never)]
     #[must_use]
@@ -144,11 +142,11 @@ impl Learned {
             &self.pools,
             &self.bytes,
             PoolState::FIELDS,
+            PoolState::FIELDS,
             topology.pools.iter().map(|pool| (pool.identity, &new_pool)),
             |row| is_fresh(PoolState::decode(&self.pool(row)).used_at),
-            |row| self.pool(row),
         );
-        let known: HashMap<u64, usize> = self.pool_identities().zip(0..).collect();
+        let known: Map<u64, usize> = self.pool_identities().zip(0..).collect();
         let is_settled = |pool: &Pool| {
             let row = known.get(&pool.identity);
             row.is_some_and(|row| PoolState::decode(&self.pool(*row)).is_settled(now))
@@ -159,20 +157,16 @@ impl Learned {
             &self.members,
             &self.bytes,
             MemberState::FIELDS,
+            fields_for(topology),
             topology.members.iter().map(|member| {
                 let joins = settled.get(member.pool.0) == Some(&true);
                 (member.identity, if joins { &joined } else { &new })
             }),
             |row| is_fresh(MemberState::decode(&self.member(row)).outcome_at),
-            |row| self.member(row),
         );
         let mut bytes = header();
-        append(&mut bytes, &pools, &union(&self.pools, PoolState::FIELDS));
-        append(
-            &mut bytes,
-            &members,
-            &union(&self.members, MemberState::FIELDS),
-        );
+        append(&mut bytes, &pools);
+        append(&mut bytes, &members);
         finish(bytes, &pools, &members)
     }
 }
@@ -184,7 +178,7 @@ fn header() -> Vec<u8> {
     bytes
 }
 
-fn append(bytes: &mut Vec<u8>, rows: &[Row], fields: &[Field]) {
+fn append(bytes: &mut Vec<u8>, Rows { fields, rows }: &Rows) {
     Table::describe(bytes, fields, rows.len());
     for (identity, row) in rows {
         bytes.extend(identity.to_le_bytes());
@@ -193,8 +187,8 @@ fn append(bytes: &mut Vec<u8>, rows: &[Row], fields: &[Field]) {
 }
 
 /// Writes the fingerprint and reads back what was put together.
-fn finish(mut bytes: Vec<u8>, pools: &[Row], members: &[Row]) -> Learned {
-    let of = |rows: &[Row]| fingerprint(rows.iter().map(|(identity, _)| *identity));
+fn finish(mut bytes: Vec<u8>, pools: &Rows, members: &Rows) -> Learned {
+    let of = |it: &Rows| fingerprint(it.rows.iter().map(|(identity, _)| *identity));
     let both = fingerprint([of(pools), of(members)].into_iter());
     put(&mut bytes, FINGERPRINT_AT, both.to_le_bytes());
     let mut rest = bytes.get(HEADER..).unwrap_or_default();
@@ -216,43 +210,35 @@ fn identities<'a>(table: &'a Table, bytes: &'a [u8]) -> impl Iterator<Item = u64
     (0..table.count()).map(|row| u64_at(table.row(bytes, row), 0))
 }
 
-/// The fields of a row as this version writes it: its own, then others'.
-fn union(table: &Table, known: &[Field]) -> Vec<Field> {
-    let others = table.unknown(known).map(|(field, _)| field);
-    known.iter().copied().chain(others).collect()
-}
-
-/// The rows that are wanted or fresh, and new ones for what is wanted, with its new row,
-/// and not there yet.
+/// Rows in the fields of `table` and those that are `needed`: the ones that are wanted or
+/// fresh, and new ones for what is wanted and not there yet. The new rows come with what
+/// is wanted, in the fields `known`.
 fn extend<'a, const N: usize>(
     table: &Table,
     bytes: &[u8],
     known: &[Field],
+    needed: &[Field],
     wanted: impl Iterator<Item = (u64, &'a [u8; N])> + Clone,
     is_fresh: impl Fn(usize) -> bool,
-    read: impl Fn(usize) -> [u8; N],
-) -> Vec<Row> {
-    let mut missing: HashMap<u64, ()> = wanted.clone().map(|(it, _)| (it, ())).collect();
+) -> Rows {
+    let fields = table.fields_and(needed);
+    let convert = converter(&fields, table.fields());
+    let mut missing: Map<u64, ()> = wanted.clone().map(|(it, _)| (it, ())).collect();
     let mut rows = Vec::new();
     for (row, identity) in identities(table, bytes).enumerate() {
         if missing.remove(&identity).is_none() && !is_fresh(row) {
             continue;
         }
-        let mut all = read(row).to_vec();
-        for (_, place) in table.unknown(known) {
-            all.extend_from_slice(table.row(bytes, row).get(place).unwrap_or_default());
-        }
-        rows.push((identity, all));
+        let old = table.row(bytes, row).get(IDENTITY..).unwrap_or_default();
+        rows.push((identity, convert(old)));
     }
-    let others: usize = table.unknown(known).map(|(_, place)| place.len()).sum();
+    let convert = converter(&fields, known);
     for (identity, new) in wanted {
         if missing.remove(&identity).is_some() {
-            let mut all = new.to_vec();
-            all.resize(N + others, 0);
-            rows.push((identity, all));
+            rows.push((identity, convert(new)));
         }
     }
-    rows
+    Rows { fields, rows }
 }
 
 #[cfg(test)]

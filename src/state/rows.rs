@@ -66,13 +66,26 @@ impl MemberState {
         Field::new(6, 2),                        // when the last response time was taken in
         Field::new(7, 2),                        // when the last success or failure was seen
         Field::new(17, 1),                       // when a worker last could pick it
-        Field::new(11, Self::LIMIT as u16),      // limit: requests, and how it was learned
         Field::new(16, Health::SIZE as u16 / 4), // health
+        Self::LEARNED_CAP,
     ];
+    /// The limit: requests, and how it was learned. The last field, so that rows with it
+    /// and without it are the same but for their ends.
+    const LEARNED_CAP: Field = Field::new(11, Self::LIMIT as u16);
     /// Bytes of an encoded row.
     pub const SIZE: usize = size_of(Self::FIELDS);
     /// The parts of a limit, and a moment.
     const LIMIT: usize = ConcurrencyLimit::PARTS + 2;
+
+    /// What is kept where caps are to be learned, or are not. A field that is there stays,
+    /// since another configuration may need it.
+    #[must_use]
+    pub fn fields(learns_caps: bool) -> &'static [Field] {
+        match Self::FIELDS.split_last() {
+            Some((_, others)) if !learns_caps => others,
+            _ => Self::FIELDS,
+        }
+    }
 
     /// A member first heard of at `now`.
     #[must_use]
@@ -139,12 +152,12 @@ impl MemberState {
         row.put(self.sampled_at.as_nanos().to_le_bytes());
         row.put(self.outcome_at.as_nanos().to_le_bytes());
         row.put(self.present_at.to_bytes());
+        row.put(self.health.encode());
         let (parts, cut_at) = self.limit.parts();
         for part in parts {
             row.put(part.to_le_bytes());
         }
         row.put(cut_at.as_nanos().to_le_bytes());
-        row.put(self.health.encode());
         debug_assert!(row.rest.is_empty(), "the row is longer than its fields");
     }
 
@@ -179,7 +192,7 @@ impl MemberState {
         else {
             return MemberState::default();
         };
-        let Some((limit, health)) = rest.split_first_chunk() else {
+        let Some((health, limit)) = rest.split_first_chunk() else {
             return MemberState::default();
         };
         MemberState {
@@ -204,10 +217,10 @@ impl MemberState {
             sampled_at: timestamp(sampled_low, sampled_high),
             outcome_at: timestamp(outcome_low, outcome_high),
             present_at: Moment::from_bytes(present_at),
-            limit: decode_limit(limit),
-            health: health
+            health: Health::decode(*health),
+            limit: limit
                 .try_into()
-                .map_or_else(|_| Health::default(), Health::decode),
+                .map_or_else(|_| ConcurrencyLimit::default(), decode_limit),
         }
     }
 }
@@ -450,6 +463,14 @@ mod tests {
     use crate::estimate::AtPick;
     use crate::estimate::{Credit, Sample, Tuning};
     use proptest::prelude::*;
+
+    #[test]
+    fn zeros_say_that_nothing_is_known() {
+        let member = MemberState::decode(&[0; MemberState::SIZE]);
+        assert_eq!(member, MemberState::default());
+        let pool = PoolState::decode(&[0; PoolState::SIZE]);
+        assert_eq!(pool, PoolState::default());
+    }
 
     #[test]
     fn rows_survive_the_round_trip() {

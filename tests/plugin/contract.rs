@@ -81,7 +81,7 @@ const WASI: [&str; 6] = [
 ];
 
 /// Largest size of the file, in bytes.
-const MAX_SIZE: usize = 500_000;
+const MAX_SIZE: usize = 480_000;
 
 #[test]
 fn exports_the_callbacks_that_it_needs_and_no_others() {

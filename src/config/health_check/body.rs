@@ -63,15 +63,14 @@ pub(super) fn read(object: &Object<'_>, problems: &mut Problems) -> Option<BodyC
         (None, None) => return None,
         (Some(pointer), Some(equals)) => (pointer, equals),
         (Some(alone), None) => {
-            problems.add(
-                &alone.path,
-                "needs equals beside it, the value there".to_owned(),
-            );
+            problems.add(&alone.path, &"needs equals beside it, the value there");
             return None;
         }
         (None, Some(alone)) => {
-            let message = "needs json_pointer beside it, the place of the value".to_owned();
-            problems.add(&alone.path, message);
+            problems.add(
+                &alone.path,
+                &"needs json_pointer beside it, the place of the value",
+            );
             return None;
         }
     };

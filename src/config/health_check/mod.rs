@@ -138,18 +138,14 @@ pub(super) fn read(node: Node<'_>, problems: &mut Problems) -> Option<HealthChec
         ("interval", INTERVALS, &mut check.interval),
         ("timeout", TIMEOUTS, &mut check.timeout),
     ] {
-        let given = object
-            .get(key)
-            .and_then(|node| node.duration(range, problems));
+        let given = object.duration(key, range, problems);
         *time = given.unwrap_or(*time);
     }
     for (key, threshold) in [
         ("healthy_threshold", &mut check.healthy_threshold),
         ("unhealthy_threshold", &mut check.unhealthy_threshold),
     ] {
-        let given = object
-            .get(key)
-            .and_then(|node| node.whole(THRESHOLDS, problems));
+        let given = object.whole(key, THRESHOLDS, problems);
         *threshold = given.unwrap_or(*threshold);
     }
     if let Some(statuses) = object.get("expected_statuses") {
@@ -187,8 +183,10 @@ fn read_model<'a>(
     let (_, json) = object.entries.iter().find(|(key, _)| key == "model")?;
     let path = Path::Key(&object.path, "model");
     if preset.is_none_or(|preset| !preset.takes_model()) {
-        let message = "has no effect; only the presets triton and kserve ask for a model";
-        problems.add(&path, message.to_owned());
+        problems.add(
+            &path,
+            &"has no effect; only the presets triton and kserve ask for a model",
+        );
         return None;
     }
     let node = Node { json, path };
@@ -205,8 +203,10 @@ fn read_statuses(node: Node<'_>, problems: &mut Problems) -> Vec<u16> {
     let items = node.items("an array of statuses, such as [200, 204]", problems);
     let items = items.unwrap_or_default();
     if items.len() > MAX_STATUSES {
-        let message = format!("{} are too many; give {MAX_STATUSES} at most", items.len());
-        problems.add(&node.path, message);
+        problems.add(
+            &node.path,
+            &format_args!("{} are too many; give {MAX_STATUSES} at most", items.len()),
+        );
         return Vec::new();
     }
     let statuses = items.iter().enumerate().filter_map(|(index, json)| {

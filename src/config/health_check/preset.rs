@@ -49,8 +49,10 @@ pub(super) fn read(node: &Node<'_>, name: &str, problems: &mut Problems) -> Opti
         "torchserve" => Some(Preset::Ping),
         _ => {
             let allowed = suggestion::allowed(name, &NAMES);
-            let message = format!("{} is not a preset; {allowed}", Quoted(name));
-            problems.add(&node.path, message);
+            problems.add(
+                &node.path,
+                &format_args!("{} is not a preset; {allowed}", Quoted(name)),
+            );
             None
         }
     }

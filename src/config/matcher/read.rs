@@ -65,7 +65,7 @@ fn read_model(node: Node<'_>, problems: &mut Problems) -> Option<ModelMatch> {
                     continue;
                 };
                 if seen.earlier(&name, index).is_some() {
-                    problems.add(&path, "named before; name a model once".to_owned());
+                    problems.add(&path, &"named before; name a model once");
                 }
                 names.push(name);
             }
@@ -75,7 +75,7 @@ fn read_model(node: Node<'_>, problems: &mut Problems) -> Option<ModelMatch> {
             let object = node.object(MODEL, problems)?;
             object.allow_only(&["exact", "prefix"], problems);
             let [(key, json)] = object.entries else {
-                problems.add(&object.path, "give one of exact and prefix".to_owned());
+                problems.add(&object.path, &"give one of exact and prefix");
                 return None;
             };
             let path = Path::Key(&object.path, key);
@@ -142,8 +142,10 @@ fn read_headers(node: Node<'_>, problems: &mut Problems) -> Vec<HeaderMatch> {
         let name = key.to_ascii_lowercase();
         let path = Path::Key(&object.path, key);
         if !is_header_name(&name) {
-            let message = format!("not a header to match; give {HEADER_NAME}");
-            problems.add(&path, message);
+            problems.add(
+                &path,
+                &format_args!("not a header to match; give {HEADER_NAME}"),
+            );
             continue;
         }
         if let Some(first) = names.earlier(&name, index) {
@@ -171,8 +173,10 @@ fn refuse_second_spelling(
 ) {
     let first = headers.entries.get(first).map(|(key, _)| key.as_str());
     if let Some(first) = first.filter(|first| *first != second) {
-        let message = format!("the same header as {first}: case does not count; give it once");
-        problems.add(&Path::Key(&headers.path, second), message);
+        problems.add(
+            &Path::Key(&headers.path, second),
+            &format_args!("the same header as {first}: case does not count; give it once"),
+        );
     }
 }
 
@@ -195,8 +199,7 @@ fn read_condition(node: Node<'_>, problems: &mut Problems) -> Option<ValueMatch>
             }
         }
         _ => {
-            let message = "give one of exact, prefix and present".to_owned();
-            problems.add(&object.path, message);
+            problems.add(&object.path, &"give one of exact, prefix and present");
             None
         }
     }

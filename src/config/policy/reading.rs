@@ -62,8 +62,10 @@ fn read_named(
         "shortest_expected_delay" => read_shortest_expected_delay(parameters, problems),
         _ => {
             let allowed = suggestion::allowed(text, &NAMES);
-            let message = format!("{} is not a policy; {allowed}", Quoted(text));
-            problems.add(&name.path, message);
+            problems.add(
+                &name.path,
+                &format_args!("{} is not a policy; {allowed}", Quoted(text)),
+            );
             return None;
         }
     };
@@ -82,12 +84,9 @@ fn read_plain(
 fn read_least_request(parameters: &Object<'_>, problems: &mut Problems) -> PolicyConfig {
     parameters.allow_only(&["name", "choice_count", "active_request_bias"], problems);
     PolicyConfig::LeastRequest {
-        choice_count: parameters
-            .get("choice_count")
-            .and_then(|node| node.whole(CHOICE_COUNTS, problems)),
+        choice_count: parameters.whole("choice_count", CHOICE_COUNTS, problems),
         active_request_bias: parameters
-            .get("active_request_bias")
-            .and_then(|node| node.real(ACTIVE_REQUEST_BIASES, problems))
+            .real("active_request_bias", ACTIVE_REQUEST_BIASES, problems)
             .unwrap_or(DEFAULT_ACTIVE_REQUEST_BIAS),
     }
 }
@@ -105,12 +104,10 @@ fn read_peak_ewma(parameters: &Object<'_>, problems: &mut Problems) -> PolicyCon
     PolicyConfig::PeakEwma {
         decay_time: read_decay_time(parameters, problems),
         default_rtt: parameters
-            .get("default_rtt")
-            .and_then(|node| node.duration(RTTS, problems))
+            .duration("default_rtt", RTTS, problems)
             .unwrap_or(DEFAULT_RTT),
         choice_count: parameters
-            .get("choice_count")
-            .and_then(|node| node.whole(CHOICE_COUNTS, problems))
+            .whole("choice_count", CHOICE_COUNTS, problems)
             .unwrap_or(DEFAULT_PEAK_EWMA_CHOICE_COUNT),
     }
 }
@@ -119,12 +116,10 @@ fn read_latency_percentile(parameters: &Object<'_>, problems: &mut Problems) -> 
     parameters.allow_only(&["name", "q", "min_samples", "exploration"], problems);
     PolicyConfig::LatencyPercentile {
         q: parameters
-            .get("q")
-            .and_then(|node| node.real(QUANTILES, problems))
+            .real("q", QUANTILES, problems)
             .unwrap_or(DEFAULT_QUANTILE),
         min_samples: parameters
-            .get("min_samples")
-            .and_then(|node| node.whole(MIN_SAMPLES, problems))
+            .whole("min_samples", MIN_SAMPLES, problems)
             .unwrap_or(DEFAULT_MIN_SAMPLES),
         exploration: read_exploration(parameters, problems),
     }
@@ -134,8 +129,7 @@ fn read_shortest_expected_delay(parameters: &Object<'_>, problems: &mut Problems
     parameters.allow_only(&["name", "externality", "exploration", "basis"], problems);
     PolicyConfig::ShortestExpectedDelay {
         externality: parameters
-            .get("externality")
-            .and_then(|node| node.real(EXTERNALITIES, problems))
+            .real("externality", EXTERNALITIES, problems)
             .unwrap_or(DEFAULT_EXTERNALITY),
         exploration: read_exploration(parameters, problems),
         basis: parameters
@@ -160,14 +154,12 @@ fn read_basis(node: Node<'_>, problems: &mut Problems) -> Option<Basis> {
 
 fn read_exploration(parameters: &Object<'_>, problems: &mut Problems) -> f64 {
     parameters
-        .get("exploration")
-        .and_then(|node| node.real(EXPLORATIONS, problems))
+        .real("exploration", EXPLORATIONS, problems)
         .unwrap_or(DEFAULT_EXPLORATION)
 }
 
 fn read_decay_time(parameters: &Object<'_>, problems: &mut Problems) -> Duration {
     parameters
-        .get("decay_time")
-        .and_then(|node| node.duration(DECAY_TIMES, problems))
+        .duration("decay_time", DECAY_TIMES, problems)
         .unwrap_or(DEFAULT_DECAY_TIME)
 }

@@ -1,6 +1,7 @@
 //! What the pages say about the configuration, held to what it is.
 
 use super::super::{KEYS, pool};
+use super::{parse, refused};
 use crate::estimate::Sketch;
 
 const CONFIGURATION: &str = include_str!("../../../docs/configuration.md");
@@ -88,4 +89,35 @@ fn the_error_of_quantiles_holds_where_the_page_says() {
         Sketch::LONGEST.as_secs() / 60,
     );
     assert!(section("Latency").contains(&stated), "{stated}");
+}
+
+/// Every block of `docs/configuration.md` in ```` ```json ```` is a valid
+/// configuration; fragments and refused ones are fenced as `jsonc`.
+#[test]
+fn documented_configurations_are_valid() {
+    let examples: Vec<_> = CONFIGURATION
+        .split("```json\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() >= 5, "{} examples", examples.len());
+    for example in examples {
+        if let Err(said) = parse(example) {
+            panic!("{said}\nin\n{example}");
+        }
+    }
+}
+
+/// Every refusal that the page quotes is what the configuration above it gets.
+#[test]
+fn documented_errors_are_the_real_ones() {
+    let mut shown = 0;
+    for rest in CONFIGURATION.split("```jsonc refused\n").skip(1) {
+        let mut fences = rest.split("```");
+        let config = fences.next().unwrap();
+        let message = fences.nth(1).unwrap().strip_prefix("text\n").unwrap();
+        assert_eq!(refused(config), message.trim_end());
+        shown += 1;
+    }
+    assert!(shown >= 2, "{shown} errors");
 }

@@ -9,12 +9,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use super::{Finished, Reservation};
 use crate::config::{self, Config, LatencySignal, PolicyConfig};
 use crate::estimate::{self, Tail, tail_paces};
 use crate::host::{SharedData, Version};
+use crate::map::Map;
 use crate::pool::{MemberIndex, PoolIndex, Topology};
 use crate::state::cell::{self, Change};
 use crate::state::latency_record::{RowKey, window_at};
@@ -131,7 +130,7 @@ impl Latencies {
             let members = topology.members.get(named.members.clone());
             let members = members.unwrap_or_default().iter();
             let known = std::mem::take(&mut pool.members).into_iter();
-            let mut known: HashMap<u64, MemberLatencies> =
+            let mut known: Map<u64, MemberLatencies> =
                 known.map(|member| (member.identity, member)).collect();
             let mut member = |identity| {
                 known.remove(&identity).unwrap_or_else(|| MemberLatencies {

@@ -10,7 +10,7 @@ mod text;
 use core::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Unknown;
 pub(super) use scalar::Scalar;
@@ -56,7 +56,9 @@ impl OpenAi {
     /// [`Unknown::Malformed`] where it is no JSON object, or nests its text
     /// deeper than 128 levels.
     pub fn parse(body: &[u8]) -> Result<Self, Unknown> {
-        serde_json::from_slice(body).map_err(|_| Unknown::Malformed)
+        let body = serde_json::from_slice(body).map_err(|_| Unknown::Malformed)?;
+        let Body(facts) = body;
+        facts.ok_or(Unknown::Malformed)
     }
 
     /// The request's size in generated tokens: what it is expected to generate,
@@ -149,56 +151,56 @@ impl<T, F: FnOnce(&str) -> T> Visitor<'_> for NameVisitor<F> {
     }
 }
 
-impl<'de> Deserialize<'de> for OpenAi {
+/// What a body says; nothing where it is no object.
+struct Body(Option<OpenAi>);
+
+impl<'de> Deserialize<'de> for Body {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(OpenAiVisitor)
+        deserializer.deserialize_any(BodyVisitor)
     }
 }
 
-/// Answers every kind of value itself: what `serde` would say against a number
-/// brings 15 KB of number formatting along.
-struct OpenAiVisitor;
+/// Takes every kind of value: errors of `serde` with words of their own bring 20 KB of
+/// formatting and of looking for places in text along.
+struct BodyVisitor;
 
-fn no_object<T, E: Error>() -> Result<T, E> {
-    Err(E::custom("not an object"))
-}
-
-impl<'de> Visitor<'de> for OpenAiVisitor {
-    type Value = OpenAi;
+impl<'de> Visitor<'de> for BodyVisitor {
+    type Value = Body;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+        f.write_str("a JSON value")
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<OpenAi, E> {
-        no_object()
+    fn visit_bool<E>(self, _: bool) -> Result<Body, E> {
+        Ok(Body(None))
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<OpenAi, E> {
-        no_object()
+    fn visit_u64<E>(self, _: u64) -> Result<Body, E> {
+        Ok(Body(None))
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<OpenAi, E> {
-        no_object()
+    fn visit_i64<E>(self, _: i64) -> Result<Body, E> {
+        Ok(Body(None))
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<OpenAi, E> {
-        no_object()
+    fn visit_f64<E>(self, _: f64) -> Result<Body, E> {
+        Ok(Body(None))
     }
 
-    fn visit_str<E: Error>(self, _: &str) -> Result<OpenAi, E> {
-        no_object()
+    fn visit_str<E>(self, _: &str) -> Result<Body, E> {
+        Ok(Body(None))
     }
 
-    fn visit_unit<E: Error>(self) -> Result<OpenAi, E> {
-        no_object()
+    fn visit_unit<E>(self) -> Result<Body, E> {
+        Ok(Body(None))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<OpenAi, A::Error> {
-        no_object()
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Body, A::Error> {
+        IgnoredAny.visit_seq(items)?;
+        Ok(Body(None))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<OpenAi, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Body, A::Error> {
         let mut facts = OpenAi::default();
         while let Some(Name(member)) = members.next_key()? {
             match member {
@@ -215,7 +217,7 @@ impl<'de> Visitor<'de> for OpenAiVisitor {
                 }
             }
         }
-        Ok(facts)
+        Ok(Body(Some(facts)))
     }
 }
 

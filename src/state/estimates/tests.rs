@@ -7,9 +7,13 @@ use crate::host::memory::Memory;
 const KEY: &str = "test";
 
 fn topology(clusters: &[&str]) -> Rc<Topology> {
+    topology_with(clusters, "")
+}
+
+fn topology_with(clusters: &[&str], more: &str) -> Rc<Topology> {
     let upstreams: Vec<String> = clusters
         .iter()
-        .map(|cluster| format!(r#"{{"cluster": "{cluster}"}}"#))
+        .map(|cluster| format!(r#"{{"cluster": "{cluster}"{more}}}"#))
         .collect();
     let json = format!(r#"{{"upstreams": [{}]}}"#, upstreams.join(","));
     Rc::new(Topology::new(
@@ -104,6 +108,37 @@ fn what_was_learned_survives_a_change_of_upstreams() {
     let mut before = estimates(&["a", "b", "c"]);
     before.read(&mut shared, at(3)).unwrap();
     assert_eq!(known(&before, 1), Some(0.25));
+}
+
+#[test]
+fn a_learned_cap_survives_workers_that_learn_none() {
+    let mut shared = Memory::default();
+    let mut plain = estimates(&["a", "b"]);
+    learn(&mut plain, &mut shared, 1, 0, 0.25).unwrap();
+    let before = shared.get("test/learned").unwrap().unwrap().value.len();
+    learn(&mut plain, &mut shared, 2, 0, 0.25).unwrap();
+    let learning = topology_with(&["a", "b"], r#", "max_in_flight": "auto""#);
+    let mut learning = Estimates::new(learning, KEY, Duration::from_millis(10));
+    let overload = |estimates: &mut Estimates, shared: &mut Memory, now| {
+        estimates.merge(shared, at(now), |estimates| {
+            estimates.change_member(MemberIndex(1), |state, _| {
+                state.limit.overload(2.0, at(now), at(now));
+            });
+        })
+    };
+    overload(&mut learning, &mut shared, 3).unwrap();
+    let limit = learning.member(MemberIndex(1)).unwrap().limit;
+    assert_eq!(limit.base(), 2);
+    assert_eq!(known(&learning, 0), Some(0.25), "what was there stays");
+    // The other learns of the same row, and takes in another upstream.
+    learn(&mut plain, &mut shared, 4, 1, 0.5).unwrap();
+    plain.set_topology(topology(&["a", "b", "c"]));
+    learn(&mut plain, &mut shared, 5, 2, 0.5).unwrap();
+    learning.read(&mut shared, at(6)).unwrap();
+    assert_eq!(learning.member(MemberIndex(1)).unwrap().limit, limit);
+    assert_eq!(known(&learning, 1), Some(0.5));
+    let after = shared.get("test/learned").unwrap().unwrap().value.len();
+    assert!(after > before + 3 * 36, "{before} bytes, {after} later");
 }
 
 #[test]

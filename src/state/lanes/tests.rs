@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::directory::{Directory, Holder};
 use super::super::outstanding::Work;
 use super::*;
 use crate::config::Config;

@@ -64,7 +64,7 @@ struct Shown {
 }
 
 /// The filter's file may have so many bytes.
-const FILE_SIZE: u64 = 500_000;
+const FILE_SIZE: u64 = 480_000;
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.out)
