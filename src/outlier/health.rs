@@ -185,6 +185,12 @@ impl Health {
         until > now && until.since(now) <= LONGEST
     }
 
+    /// When it came, or became ready, if it was never ejected.
+    #[must_use]
+    pub fn came_at(&self) -> Option<Timestamp> {
+        (self.out.is_none() && self.doublings == 0).then(|| self.at.time())
+    }
+
     /// Until when it is or was ejected, unless it is in.
     #[must_use]
     pub fn out_until(&self) -> Timestamp {

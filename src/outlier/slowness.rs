@@ -51,7 +51,7 @@ const NEEDED: u8 = 20;
 const FEWEST: u8 = 4;
 /// Standard deviations by which an excess must be beyond doubt: it is asked after every
 /// sample.
-const DEVIATIONS: f64 = 2.5;
+const DEVIATIONS: f64 = 2.75;
 
 impl Default for Typical {
     fn default() -> Self {

@@ -25,6 +25,10 @@ use super::{Candidate, Choice, Known, Picked, Policy, Scored, Standing, lowest};
 use crate::estimate::{Basis, Pace, Prior, ResidualVariance, Tuning};
 use crate::state::{DecodedMember, MemberState, PoolState};
 
+/// After so many answers what a newcomer shows is believed as what others show. The pace
+/// of one that has long been there is as certain as of some twelve.
+const TELLING_ANSWERS: f64 = 10.0;
+
 /// The least delay that this request must expect.
 #[derive(Debug)]
 pub(super) struct ShortestExpectedDelay {
@@ -48,7 +52,12 @@ impl Policy for ShortestExpectedDelay {
             members.map(|(member, standing)| {
                 let ages = known.ages(standing.upstream);
                 let (mean, variance) = self.estimate(known, member.state(), ages, basis);
-                ((mean, variance + doubt_of_the_cold(standing)), standing)
+                let doubt = doubt_of_the_cold(standing).max(self.doubt_of_the_new(
+                    known,
+                    member.state(),
+                    basis,
+                ));
+                ((mean, variance + doubt), standing)
             })
         };
         // One that gets no request says nothing about where this one should go.
@@ -115,6 +124,22 @@ impl ShortestExpectedDelay {
         (pace.mean_log() + state.evidence.untold(ages), variance)
     }
 
+    /// What the variance of a newcomer's mean grows by while it rests on few answers: it
+    /// gave the first of them alone, or while it was still cold. They would look slow per
+    /// unit of load beside those that the others gave among many, and it would get no more
+    /// of them to show better. So it counts as the pool's mean until it has had its share
+    /// for some answers. Where all are new, nobody is; and one that is back from an
+    /// ejection gave reason to doubt it.
+    fn doubt_of_the_new(&self, known: &Known<'_>, state: &MemberState, basis: Basis) -> f64 {
+        let doubt = TELLING_ANSWERS * pace(state, basis).uncertainty(0.0, &self.tuning);
+        let joined = |came_at| known.pool.is_settled(came_at);
+        if doubt <= 1.0 || !state.health.came_at().is_some_and(joined) {
+            return 0.0;
+        }
+        let bias = 2.0 * doubt.ln();
+        bias * bias
+    }
+
     /// The candidate with the least delay, where each has this load with the request.
     fn shortest(
         &self,
@@ -168,6 +193,7 @@ mod tests {
     use super::*;
     use crate::random::Rng;
     use crate::time::Timestamp;
+    use std::time::Duration;
 
     const POLICY: ShortestExpectedDelay = ShortestExpectedDelay {
         externality: 0.1,
@@ -216,6 +242,40 @@ mod tests {
         assert_eq!(shares(&POLICY, &all, 10), [10, 0, 0]);
         all[0].in_flight = 9;
         assert_eq!(shares(&POLICY, &all, 10), [0, 0, 10]);
+    }
+
+    /// Three that have long been there and work at four requests at a time, and one that
+    /// came later and has given these answers.
+    fn with_a_newcomer(answers: &[f64]) -> Vec<Member> {
+        let mut all = paced(&[3, 3, 3, 0], &[0.005; 3], 200);
+        // Ten seconds are a pool's beginning.
+        all[3].state = MemberState::joined(NOW.after(Duration::from_secs(1)));
+        for seconds in answers {
+            all[3].state.pace.observe(*seconds, 0.0, &Tuning::DEFAULT);
+        }
+        all
+    }
+
+    #[test]
+    fn a_newcomers_first_answers_are_not_held_against_it() {
+        // Alone it takes as long as the others do among four, or longer because it is cold.
+        for first in [0.02, 0.1] {
+            let mut all = with_a_newcomer(&[first, 0.02]);
+            assert_eq!(shares(&POLICY, &all, 10), [0, 0, 0, 10], "{first}");
+            // It counts as the others do, so it gets no more than they have.
+            all[3].in_flight = 4;
+            assert_eq!(shares(&POLICY, &all, 10)[3], 0, "{first}");
+        }
+    }
+
+    #[test]
+    fn a_newcomer_that_is_slow_is_found_out() {
+        let all = with_a_newcomer(&[0.1; 10]);
+        assert_eq!(shares(&POLICY, &all, 100)[3], 0);
+        // Where the pool is as new as it is, at once.
+        let mut all = with_a_newcomer(&[0.1; 2]);
+        all[3].state.health = MemberState::joined(Timestamp::from_nanos(1_000_000_000)).health;
+        assert_eq!(shares(&POLICY, &all, 100)[3], 0);
     }
 
     #[test]

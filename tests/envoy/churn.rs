@@ -13,8 +13,12 @@ use crate::support::upstream::{Behaviour, Health};
 use crate::support::{SOON, eventually};
 
 const BUSY: Behaviour = Behaviour::after(Duration::from_millis(20));
+/// As the first answers of a server whose caches are empty.
+const COLD: Behaviour = Behaviour::after(Duration::from_millis(100));
 const CLIENTS: usize = 12;
 const WINDOW: Duration = Duration::from_secs(3);
+/// In the first ten seconds of a pool all upstreams are as new as those that join it.
+const BEGINNING: Duration = Duration::from_secs(11);
 /// By which shares are counted.
 const BIN: Duration = Duration::from_millis(500);
 
@@ -129,15 +133,22 @@ async fn a_cold_replica_reaches_its_share_within_the_window() {
 
 #[tokio::test]
 async fn upstreams_added_and_removed_under_load_lose_no_count() {
-    // Servers whose answers take equally long under any load give the default policy nothing
-    // to go by; see docs/health.md.
-    for policy in ["least_request", "round_robin"] {
+    for policy in ["shortest_expected_delay", "least_request", "round_robin"] {
         let mut fleet = start(10, &one_pool(3, policy)).await;
         let load = Load::start(&fleet, CLIENTS);
+        let begin = Instant::now();
         load.goes_on(200).await;
+        // Others make nothing of how new an upstream is.
+        while policy == "shortest_expected_delay" && begin.elapsed() < BEGINNING {
+            load.goes_on(100).await;
+        }
+        let newcomers = &fleet.upstreams[3..];
+        newcomers.iter().for_each(|it| it.set(COLD));
         fleet.reconfigure_with(&one_pool(10, policy)).await;
         // Connections of the old configuration end with their next answer.
         load.goes_on(CLIENTS * 3).await;
+        let newcomers = &fleet.upstreams[3..];
+        newcomers.iter().for_each(|it| it.set(BUSY));
         let before = fleet.counts();
         load.goes_on(1000).await;
         let grown = fleet.grown_since(&before);
