@@ -10,15 +10,33 @@ use std::rc::Rc;
 use crate::config::{Accepts, MaxInFlight, Memory};
 use crate::hold::Fit;
 use crate::host::SharedData;
-use crate::pool::{DeviceIndex, Member, MemberIndex, PoolIndex, Topology, UpstreamIndex, identity};
+use crate::pool::{DeviceIndex, MemberIndex, PoolIndex, Topology, UpstreamIndex, identity};
 use crate::state::{Budget, Estimates, Lanes, StateError};
 use crate::time::Timestamp;
+
+/// Learned limits change with the estimates and with turns of a tenth of a second and more:
+/// they are looked at again in turns of 2 to the power of this nanoseconds, 8 ms.
+const FOLLOWS: u32 = 23;
 
 /// What a request has taken of one budget, until it is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    budget: u64,
+    budget: Place,
     amount: u64,
+}
+
+/// Which budget it is, and where in the list it was when that was last looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    identity: u64,
+    at: usize,
+}
+
+/// The budgets of which a request at a member needs a part.
+#[derive(Clone, Copy, Debug, Default)]
+struct Needs {
+    upstream: Option<Place>,
+    device: Option<(Place, Memory)>,
 }
 
 /// What is limited.
@@ -106,11 +124,17 @@ pub(super) struct Capacity {
     budgets: Vec<Entry>,
     /// Of each pool, whether anything limits its requests.
     is_limited: Vec<bool>,
+    /// Of each pool that has a limit, its budget.
+    of_pools: Vec<Option<Place>>,
+    /// Of each member, what its requests need.
+    of_members: Vec<Needs>,
     /// Of each device: its identity and its room as it was last looked at.
     devices: Vec<(u64, DeviceRoom)>,
     /// Of each upstream, how many requests it was learned to take at once; empty where
     /// none is learned.
     learned: Vec<u64>,
+    /// What `learned` comes from: a revision of the estimates, and a moment.
+    followed: Option<(u64, u64)>,
     /// Pools for which something was given back, since this was last asked.
     freed: Vec<PoolIndex>,
 }
@@ -135,8 +159,11 @@ impl Capacity {
             topology: Rc::clone(&topology),
             budgets: Vec::new(),
             is_limited: Vec::new(),
+            of_pools: Vec::new(),
+            of_members: Vec::new(),
             devices: Vec::new(),
             learned: Vec::new(),
+            followed: None,
             freed: Vec::new(),
         };
         capacity.set_topology(topology);
@@ -151,6 +178,7 @@ impl Capacity {
             entry.pools.clear();
         }
         self.learned.clear();
+        self.followed = None;
         if (topology.members.iter()).any(|it| it.max_in_flight == MaxInFlight::Auto) {
             self.learned.resize(topology.upstreams.len(), 1);
         }
@@ -163,26 +191,35 @@ impl Capacity {
         };
         self.devices = topology.devices.iter().enumerate().map(device).collect();
         self.is_limited = vec![false; topology.pools.len()];
+        self.of_pools = vec![None; topology.pools.len()];
+        self.of_members.clear();
         for member in &topology.members {
+            let mut needs = Needs::default();
             if let Some(most) = member.most_in_flight(&self.learned) {
                 let limited = Limited::Upstream(member.upstream);
                 let identity = of_upstream(&topology, member.upstream);
-                self.limit(identity, limited, most, member.pool);
-                if let Some(entry) = self.entry(identity) {
+                needs.upstream = Some(self.limit(identity, limited, most, member.pool));
+                if let Some(entry) = needs.upstream.and_then(|place| self.entry(place)) {
                     entry.learner = topology.learner(member.upstream);
                 }
             }
-            if let Some((device, _)) = member.memory
+            if let Some((device, memory)) = member.memory
                 && let Some((identity, room)) = self.devices.get(device.0).copied()
             {
-                self.limit(identity, Limited::Device(device), room.memory, member.pool);
+                let limited = Limited::Device(device);
+                let place = self.limit(identity, limited, room.memory, member.pool);
+                needs.device = Some((place, memory));
             }
+            self.of_members.push(needs);
         }
         for (number, pool) in topology.pools.iter().enumerate() {
             let number = PoolIndex(number);
             if let Some(most) = pool.max_in_flight.most(None) {
                 let identity = of_pool(&topology, number);
-                self.limit(identity, Limited::Pool(number), most, number);
+                let place = self.limit(identity, Limited::Pool(number), most, number);
+                if let Some(of_pool) = self.of_pools.get_mut(number.0) {
+                    *of_pool = Some(place);
+                }
             }
         }
         self.budgets
@@ -190,8 +227,11 @@ impl Capacity {
         self.topology = topology;
     }
 
-    fn limit(&mut self, identity: u64, limited: Limited, most: u64, pool: PoolIndex) {
-        if self.entry(identity).is_none() {
+    fn limit(&mut self, identity: u64, limited: Limited, most: u64, pool: PoolIndex) -> Place {
+        let mut budgets = self.budgets.iter();
+        let found = budgets.position(|entry| entry.identity == identity);
+        let at = found.unwrap_or(self.budgets.len());
+        if found.is_none() {
             self.budgets.push(Entry {
                 identity,
                 budget: Budget::new(format!("{}/budget/{identity:016x}", self.key)),
@@ -201,7 +241,8 @@ impl Capacity {
                 used: 0,
             });
         }
-        if let Some(entry) = self.entry(identity) {
+        let place = Place { identity, at };
+        if let Some(entry) = self.entry(place) {
             entry.limit = Some((limited, most));
             if !entry.pools.contains(&pool) {
                 entry.pools.push(pool);
@@ -210,11 +251,17 @@ impl Capacity {
         if let Some(is_limited) = self.is_limited.get_mut(pool.0) {
             *is_limited = true;
         }
+        place
     }
 
-    fn entry(&mut self, identity: u64) -> Option<&mut Entry> {
-        let mut budgets = self.budgets.iter_mut();
-        budgets.find(|entry| entry.identity == identity)
+    /// The budget, also if others before it in the list are gone.
+    fn entry(&mut self, place: Place) -> Option<&mut Entry> {
+        let is_it = |entry: &Entry| entry.identity == place.identity;
+        let at = match self.budgets.get(place.at) {
+            Some(entry) if is_it(entry) => place.at,
+            _ => self.budgets.iter().position(is_it)?,
+        };
+        self.budgets.get_mut(at)
     }
 
     /// Whether anything limits the requests of `pool`.
@@ -226,6 +273,10 @@ impl Capacity {
     /// Takes over the limits that were learned, as they are at `now`.
     pub(super) fn follow(&mut self, estimates: &Estimates, now: Timestamp) {
         if self.learned.is_empty() {
+            return;
+        }
+        let moment = (estimates.revision(), now.as_nanos() >> FOLLOWS);
+        if self.followed.replace(moment) == Some(moment) {
             return;
         }
         for entry in &mut self.budgets {
@@ -311,16 +362,9 @@ impl Capacity {
         claims: &mut Vec<Claim>,
         now: Timestamp,
     ) -> Result<bool, StateError> {
-        let topology = Rc::clone(&self.topology);
-        match topology
-            .pool(pool)
-            .and_then(|pool| pool.max_in_flight.most(None))
-        {
-            Some(_) => {
-                let claim = Claim {
-                    budget: of_pool(&topology, pool),
-                    amount: 1,
-                };
+        match self.of_pools.get(pool.0).copied().flatten() {
+            Some(budget) => {
+                let claim = Claim { budget, amount: 1 };
                 self.claim(shared, lanes, claim, claims, now)
             }
             None => Ok(true),
@@ -337,12 +381,8 @@ impl Capacity {
         claims: &mut Vec<Claim>,
         now: Timestamp,
     ) -> Result<bool, StateError> {
-        let topology = Rc::clone(&self.topology);
-        let Some(member) = topology.member(member) else {
-            return Ok(true);
-        };
         let before = claims.len();
-        for claim in self.needs(&topology, member, size) {
+        for claim in self.needs(member, size).into_iter().flatten() {
             let claimed = self.claim(shared, lanes, claim, claims, now);
             if claimed != Ok(true) {
                 let taken = claims.split_off(before);
@@ -361,19 +401,11 @@ impl Capacity {
         lanes: &Lanes,
         (member, size): (MemberIndex, Option<f64>),
     ) -> Vec<Claim> {
-        let topology = Rc::clone(&self.topology);
-        let Some(member) = topology.member(member) else {
-            return Vec::new();
-        };
-        let mut claims = self.needs(&topology, member, size);
-        if let Some(pool) = topology.pool(member.pool)
-            && pool.max_in_flight != MaxInFlight::Unlimited
-        {
-            claims.push(Claim {
-                budget: of_pool(&topology, member.pool),
-                amount: 1,
-            });
-        }
+        let pool = self.topology.member(member).map(|it| it.pool);
+        let of_pool = pool.and_then(|pool| self.of_pools.get(pool.0).copied().flatten());
+        let of_pool = of_pool.map(|budget| Claim { budget, amount: 1 });
+        let needs = self.needs(member, size).into_iter().chain([of_pool]);
+        let claims: Vec<Claim> = needs.flatten().collect();
         for claim in &claims {
             if let Some(entry) = self.entry(claim.budget) {
                 let _ = entry.budget.take_anyway(shared, lanes, claim.amount);
@@ -394,13 +426,14 @@ impl Capacity {
         claims: &[Claim],
     ) -> Result<(), StateError> {
         for claim in claims {
-            let mut budgets = self.budgets.iter();
-            let entry = budgets.find(|entry| entry.identity == claim.budget);
+            let mut freed = std::mem::take(&mut self.freed);
+            let entry = self.entry(claim.budget);
             for pool in entry.into_iter().flat_map(|entry| &entry.pools) {
-                if !self.freed.contains(pool) {
-                    self.freed.push(*pool);
+                if !freed.contains(pool) {
+                    freed.push(*pool);
                 }
             }
+            self.freed = freed;
         }
         self.return_all(shared, lanes, claims)
     }
@@ -456,21 +489,14 @@ impl Capacity {
     }
 
     /// What a request of this size takes at a member.
-    fn needs(&self, topology: &Topology, member: &Member, size: Option<f64>) -> Vec<Claim> {
-        let mut needs = Vec::new();
-        if member.max_in_flight != MaxInFlight::Unlimited {
-            needs.push(Claim {
-                budget: of_upstream(topology, member.upstream),
-                amount: 1,
-            });
-        }
-        if let Some((device, memory)) = member.memory {
-            needs.push(Claim {
-                budget: of_device(topology, device),
-                amount: memory.of(size),
-            });
-        }
-        needs
+    fn needs(&self, member: MemberIndex, size: Option<f64>) -> [Option<Claim>; 2] {
+        let needs = self.of_members.get(member.0).copied().unwrap_or_default();
+        let upstream = needs.upstream.map(|budget| Claim { budget, amount: 1 });
+        let device = needs.device.map(|(budget, memory)| Claim {
+            budget,
+            amount: memory.of(size),
+        });
+        [upstream, device]
     }
 
     fn claim(

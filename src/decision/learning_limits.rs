@@ -40,6 +40,11 @@ pub(super) fn learn_limit(
             _ => end.outcome() == Outcome::Timeout,
         };
     if is_overload {
+        // A report is about the moment of the answer; all else about that of the pick.
+        let load = match finished.has_queue {
+            true => *in_flight as f64,
+            false => load,
+        };
         estimates.change_member(learner, |state, _| {
             state.limit.overload(load, reservation.picked_at, *now);
         });
@@ -62,6 +67,6 @@ pub(super) fn learn_limit(
     };
     let seconds = latency.as_secs_f64() / work * scale;
     estimates.change_member(learner, |state, _| {
-        state.limit.succeed(load, *in_flight as f64, seconds);
+        state.limit.succeed(load, *in_flight as f64, seconds, *now);
     });
 }

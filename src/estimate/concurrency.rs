@@ -3,18 +3,26 @@
 //! More load is worth it as long as it brings more throughput. By Little's law
 //! throughput is load over latency, so what counts is by how many per cent the latency
 //! rises where the load rises by one, the *elasticity* of latency: 0 while the server
-//! has capacity to spare, 1 once every further request only waits. The limit rises
-//! where the elasticity is below `WORTH` and falls where it is above, so slowly that what
-//! was seen before the last changes has been forgotten when it has moved by half: a limit
-//! that runs ahead of its evidence swings. The elasticity is a slope of logarithms, drawn
-//! towards 0 where it may be chance: who knows nothing allows more. Latencies are per unit of work, so larger requests do not look like a slower server; and because
-//! only how they change with the load counts, a slow server does not look like a busy
-//! one. That is where limits that compare latencies with a minimum fail (Vegas, Netflix's
-//! gradient, Envoy's adaptive concurrency).
+//! has capacity to spare, 1 once every further request only waits. It is the slope of a
+//! line through the logarithms, drawn towards 0 where it may be chance: who knows nothing
+//! allows more. A server that shares itself among its requests takes `a + b x load` for
+//! each, whose elasticity is at the same time the part of its highest throughput that it
+//! reaches; so the elasticity at the usual load says at which load it reaches `WORTH` of
+//! it. The limit follows that load.
+//!
+//! A server that batches gains from every request more, if less and less: at 90 % of its
+//! highest throughput the elasticity is 0.9. `WORTH` must be higher than that, or the limit
+//! makes the requests wait that it should protect. What takes a fixed number at a time
+//! has an elasticity of 1 when more are there, so its limit falls until fewer wait.
+//!
+//! Latencies are per unit of work, so larger requests do not look like a slower server; and
+//! because only how they change with the load counts, a slow server does not look like a
+//! busy one. That is where limits that compare latencies with a minimum fail (Vegas,
+//! Netflix's gradient, Envoy's adaptive concurrency).
 //!
 //! Explicit signals count at once: a server that answers 429 or 503, or not in time,
-//! has its limit cut by a tenth, once for all requests that were sent before
-//! (additive increase, multiplicative decrease: Chiu and Jain 1989).
+//! has its limit cut by a tenth, once for all requests that were sent before, and the limit
+//! rises slowly afterwards (after Chiu and Jain 1989).
 //!
 //! A limit that never changed would teach nothing. So it is probed: half of the time a
 //! quarter more is allowed, in turns of several latencies. That is also how a server that
@@ -23,31 +31,46 @@
 use super::line::Line;
 use crate::time::Timestamp;
 
-/// The limit before anything is known.
-const START: f64 = 4.0;
+/// The limit before anything is known: more than most servers take. One that is too low
+/// makes requests wait before anybody can know that it is.
+const START: f64 = 256.0;
 /// It never falls below this, so that something is learned.
 const FLOOR: f64 = 1.0;
 /// It never rises above this.
 const CEILING: f64 = 4096.0;
-/// The elasticity of latency up to which more load is worth it: where a per cent more
-/// of load brings a quarter per cent more of throughput.
-const WORTH: f64 = 0.75;
-/// By which part a sample changes the limit, for each unit by which the elasticity
-/// differs from what is worth it.
-const STEP: f64 = 0.003;
-/// The same at the beginning: 100 samples may bring the limit from 4 to 12.
-const FIRST_STEP: f64 = 0.015;
-/// So many samples are the beginning.
-const BEGINNING: f64 = 100.0;
-/// By which part it falls more slowly than it rises: too low a limit costs throughput,
-/// one that is too high only the choice of where to wait.
-const FALL: f64 = 0.5;
+/// The part of its highest throughput that an upstream should be allowed to reach.
+const WORTH: f64 = 0.95;
+/// Elasticities are taken to be within these.
+const ELASTICITIES: (f64, f64) = (1e-6, 0.98);
+/// A slope that is trusted so far, two standard deviations from none, is taken as it is: drawn
+/// towards 0 it would always look as if more were worth it.
+const TRUSTED: f64 = 0.75;
+/// The part of the way to where the limit should be, in logarithms, that it rises with
+/// each sample that found it reached.
+const RISE: f64 = 0.01;
+/// By no more than this part with one sample.
+const FASTEST_RISE: f64 = 0.04;
+/// The same part with each sample, where the limit should be lower.
+const FALL: f64 = 0.01;
+/// The fastest rise for as long as a cut is recent: where the server says what it takes,
+/// that is believed.
+const RISE_AFTER_CUT: f64 = 0.003;
+/// So many requests after a cut it is recent.
+const RECENT: f64 = 1000.0;
 /// What is left of the limit after a signal of overload.
 const CUT: f64 = 0.9;
 /// By how much a probe exceeds the limit.
 const PROBE: f64 = 1.25;
-/// Samples that are remembered.
+/// Samples that are remembered at least, and for each request in flight: probes must be among
+/// them.
 const MEMORY: f64 = 400.0;
+const MEMORY_EACH: f64 = 20.0;
+/// What a sample adds to the number of those that the line knows. Less than 1: when requests
+/// begin to come, the short ones end first, while the load still grows, which looks as if
+/// load cost much. So the first samples are forgotten soon.
+const OF_A_SAMPLE: f64 = 0.5;
+/// The limit does not fall before the line knows so many samples for each request in flight.
+const SAMPLES_TO_FALL: f64 = 2.0;
 /// The length of a probe, in latencies: this or up to twice as long.
 const PROBE_LATENCIES: f64 = 8.0;
 /// In nanoseconds: a tenth of a second.
@@ -127,31 +150,65 @@ impl ConcurrencyLimit {
         probe.max(base + 1)
     }
 
-    /// Takes in a success that took so many seconds per unit of work. So many requests
-    /// were in flight with it `at_pick`, and so many `at_end`. What was picked while the
-    /// limit left room says nothing about it.
-    pub fn succeed(&mut self, at_pick: f64, at_end: f64, seconds_per_work: f64) {
-        let is_nothing = seconds_per_work.is_nan() || seconds_per_work <= 0.0;
-        if at_pick < self.base() as f64 || is_nothing {
-            return;
-        }
+    /// Takes in a success that took so many seconds per unit of work and ended `now`. So many
+    /// requests were in flight with it `at_pick`, and so many `at_end`.
+    pub fn succeed(&mut self, at_pick: f64, at_end: f64, seconds_per_work: f64, now: Timestamp) {
         // What it shared the server with meanwhile, about.
         let load = ((at_pick + at_end) / 2.0).ln();
+        if load.is_nan() || seconds_per_work.is_nan() || seconds_per_work <= 0.0 {
+            return;
+        }
         let latency = (seconds_per_work * 1e9).max(1.0).ln();
-        let samples = self.latency.next_samples(MEMORY);
-        let Some(latency) = self.latency.with(load, latency, samples) else {
+        let memory = MEMORY.max(MEMORY_EACH * self.latency.mean_x().exp());
+        let samples = self.latency.next_samples(memory + 1.0 - OF_A_SAMPLE);
+        let samples = (samples - 1.0 + OF_A_SAMPLE).max(1.0);
+        let Some(latency) = self.latency.with(load.max(0.0), latency, samples) else {
             return;
         };
         self.latency = latency;
-        let slope = self.latency.slope();
-        let elasticity = slope.map_or(0.0, |slope| slope.fitted * slope.trust);
-        let surplus = (WORTH - elasticity).clamp(-1.0, 1.0);
-        let step = match samples < BEGINNING {
-            true => FIRST_STEP,
-            false => STEP,
+        let is_reached = at_pick >= self.base() as f64;
+        let way = self.way(is_reached);
+        let step = if way < 0.0 {
+            let enough = SAMPLES_TO_FALL * latency.mean_x().exp();
+            match samples < enough {
+                true => return,
+                false => way * FALL,
+            }
+        } else if is_reached {
+            let fastest = match self.was_cut_lately(now) {
+                true => RISE_AFTER_CUT,
+                false => FASTEST_RISE,
+            };
+            (way * RISE).min(fastest)
+        } else {
+            return;
         };
-        let part = step * if surplus < 0.0 { FALL } else { 1.0 } * surplus;
-        self.set(f64::from(self.limit) * (1.0 + part));
+        // No faster than what was seen before is forgotten.
+        self.set(f64::from(self.limit) * (step * MEMORY / memory).exp());
+    }
+
+    /// How far the limit is below where it should be, as a difference of logarithms.
+    fn way(&self, is_reached: bool) -> f64 {
+        let Some(slope) = self.latency.slope() else {
+            return f64::INFINITY;
+        };
+        let (least, most) = ELASTICITIES;
+        let trust = if slope.trust < TRUSTED {
+            slope.trust
+        } else {
+            1.0
+        };
+        let elasticity = (slope.fitted * trust).clamp(least, most);
+        let factor = WORTH / (1.0 - WORTH) * (1.0 - elasticity) / elasticity;
+        // Below the usual load there is nothing to learn for as long as nobody waits.
+        let factor = if is_reached { factor } else { factor.max(1.0) };
+        self.latency.mean_x() + factor.ln() - f64::from(self.limit).ln()
+    }
+
+    fn was_cut_lately(&self, now: Timestamp) -> bool {
+        let between_ends = self.latency.mean_y().exp() / f64::from(self.limit);
+        self.cut_at != Timestamp::ZERO
+            && now.seconds_since(self.cut_at) * 1e9 < RECENT * between_ends
     }
 
     /// Takes in that the upstream had too much: it answered 429 or 503, or not in time. The

@@ -71,7 +71,7 @@ impl Exchange {
         let now = worker.now(host);
         let class = held.admission.class;
         let demand = Demand {
-            waiting: worker.waiting_as_heard(held.demand.pool),
+            waiting: worker.waiting_in(held.demand.pool),
             waited: now.since(held.since),
             ..held.demand
         };

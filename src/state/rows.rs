@@ -486,7 +486,7 @@ mod tests {
         member.refusals.refuse(0.0, &Tuning::DEFAULT);
         member.evidence.observe(0.5, None, 100.0);
         member.sampled_at = now;
-        member.limit.succeed(4.0, 5.0, 0.5);
+        member.limit.succeed(4.0, 5.0, 0.5, now);
         member.limit.overload(4.0, now, now);
         assert_eq!(MemberState::decode(&member.encode()), member);
         assert_eq!(

@@ -19,8 +19,6 @@ pub(super) struct Held {
     queue: Queue,
     /// How fast requests end.
     ends: DrainRate,
-    /// How many wait on all workers, as of the last tick.
-    on_all_workers: u32,
 }
 
 impl Held {
@@ -28,7 +26,6 @@ impl Held {
         Held {
             queue: Queue::new(&pool.admission),
             ends: DrainRate::default(),
-            on_all_workers: 0,
         }
     }
 
@@ -129,10 +126,13 @@ impl Worker {
         }
     }
 
-    /// How many requests of `pool` wait for room on all workers, as of the last tick.
+    /// How many requests of `pool` wait for room on all workers: those of this one, and
+    /// those of which it last heard from the others. It listens on its ticks, and whenever
+    /// one of its own requests is to wait or may start.
     #[must_use]
     pub fn waiting_in(&self, pool: PoolIndex) -> u32 {
-        self.held.get(pool.0).map_or(0, |held| held.on_all_workers)
+        let held = self.held.get(pool.0);
+        held.map_or(0, |held| held.queue.waiting_everywhere())
     }
 
     /// Whether a request that comes to `pool` now has to wait behind others.
@@ -181,14 +181,6 @@ impl Worker {
             return None;
         }
         Some(next.context)
-    }
-
-    /// How many requests wait in `pool` on all workers, as this one's queue last heard: it
-    /// listens while requests wait in it.
-    #[must_use]
-    pub(crate) fn waiting_as_heard(&self, pool: PoolIndex) -> u32 {
-        let held = self.held.get(pool.0);
-        held.map_or(0, |held| held.queue.waiting_everywhere())
     }
 
     /// The pools in which anything waits on this worker.
@@ -387,16 +379,9 @@ impl Worker {
                 Err(error) => self.metrics.state_failed(host, error),
             }
             self.show_waiters(host, pool);
-            let others = self.hear(host, pool, now);
-            let others = others
-                .iter()
-                .map(|(notice, _)| notice.occupancy().requests());
-            let others = others.fold(0, u32::saturating_add);
-            if let Some(held) = self.held.get_mut(number) {
-                let own = held.queue.occupancy().requests();
-                held.on_all_workers = own.saturating_add(others);
-                self.metrics.held(host, pool, held.on_all_workers.into());
-            }
+            self.hear(host, pool, now);
+            let waiting = self.waiting_in(pool);
+            self.metrics.held(host, pool, waiting.into());
         }
     }
 }

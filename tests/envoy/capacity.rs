@@ -333,14 +333,17 @@ async fn a_learned_cap_follows_what_the_server_can_do() {
         each: Duration::from_millis(2),
     };
     let fleet = fleet(2, one_by_one, &config).await;
-    assert_eq!(fleet.load(24, 50).await, vec![200; 1200]);
     eventually(
         "a cap for a server that does one at a time",
-        SOON,
+        2 * SOON,
         async || {
-            assert_eq!(fleet.load(24, 10).await, vec![200; 240]);
+            // How its latency changes with its load shows only while the load changes.
+            for clients in [2, 6, 24] {
+                let answered = fleet.load(clients, 10).await;
+                assert_eq!(answered, vec![200; 10 * clients]);
+            }
             match shown_cap(&fleet).await {
-                cap @ 1..=3 => Ok(cap),
+                cap @ 1..=4 => Ok(cap),
                 cap => Err(format!("{cap}")),
             }
         },

@@ -1,7 +1,7 @@
 //! Caps: what has no room waits, whoever makes room, and nothing is lost.
 
-use crate::fleet::{GET, LEASE, Response, picked, respond, total_in_flight};
-use crate::host::{Action, HeaderMap, Plugin, Process, Root, Stream, VM_ID, Vm};
+use crate::fleet::{GET, LEASE, Response, address, picked, respond, total_in_flight};
+use crate::host::{Action, HeaderMap, Plugin, Process, Property, Root, Stream, VM_ID, Vm};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -327,7 +327,7 @@ fn a_body_that_comes_while_its_request_waits_is_kept() {
 }
 
 #[test]
-fn a_learned_cap_is_the_same_for_all_workers_and_kept_exactly() {
+fn a_learned_cap_is_the_same_for_all_workers_and_kept() {
     let process = Process::new();
     let config = capped(0).replace(": 0", ": \"auto\"");
     let roots = [(); 4].map(|()| Vm::start(&process, config.clone()).unwrap());
@@ -343,7 +343,9 @@ fn a_learned_cap_is_the_same_for_all_workers_and_kept_exactly() {
         let burst: Vec<Stream> = (0..20).map(|number| request(&roots[number % 4])).collect();
         let (sent, waiting): (Vec<_>, Vec<_>) = burst.into_iter().partition(is_sent);
         if let Some(cap) = shown {
-            assert_eq!(sent.len() as u64, cap, "{caps:?}");
+            // What the first of them merges may change it by one.
+            let off = cap.min(20).abs_diff(sent.len() as u64);
+            assert!(off <= 1, "{} sent, {caps:?} and {cap}", sent.len());
             caps.push(cap);
         }
         for stream in waiting {
@@ -365,4 +367,66 @@ fn a_learned_cap_is_the_same_for_all_workers_and_kept_exactly() {
     let late = &caps[20..];
     assert!(late.iter().all(|cap| (2..=5).contains(cap)), "{caps:?}");
     assert!(late.contains(&3), "{caps:?}");
+}
+
+/// The caps that are shown while a server that does `slots` at once answers bursts, and
+/// reports what stands in line there in this form.
+fn caps_by_report(slots: usize, report: impl Fn(usize) -> String) -> Vec<u64> {
+    let process = Process::new();
+    let config = capped(0).replace(": 0", ": \"auto\"");
+    let root = Vm::start(&process, config).unwrap();
+    let mut caps = Vec::new();
+    for _ in 0..40 {
+        process.advance(Duration::from_millis(300));
+        root.tick().unwrap();
+        let burst: Vec<Stream> = (0..12).map(|_| request(&root)).collect();
+        let (sent, waiting): (Vec<_>, Vec<_>) = burst.into_iter().partition(is_sent);
+        for stream in waiting {
+            stream.end().unwrap();
+        }
+        let all = sent.len();
+        process.advance(Duration::from_millis(100));
+        for (number, stream) in sent.into_iter().enumerate() {
+            let served_by = Property::text(&address(&stream));
+            stream.set_property(&["upstream", "address"], served_by);
+            stream.set_property(&["upstream", "request_attempt_count"], Property::int(1));
+            stream.set_property(&["response", "code"], Property::int(200));
+            stream.set_property(&["xds", "cluster_name"], Property::text("gpu-a"));
+            // Those that are left when this one ends.
+            let report = report((all - number - 1).saturating_sub(slots));
+            let headers = [(":status", "200"), ("endpoint-load-metrics", &report)];
+            stream
+                .response_headers(HeaderMap::new(headers), true)
+                .unwrap();
+            stream.end().unwrap();
+        }
+        caps.extend(process.gauges("paceline_max_in_flight;").values());
+    }
+    assert_eq!(total_in_flight(&process), 0);
+    caps
+}
+
+#[test]
+fn a_reported_queue_lowers_a_learned_cap_until_none_is_reported() {
+    let text = |waiting| {
+        format!(
+            "TEXT named_metrics.kv_cache_usage_perc=0.9, named_metrics.num_requests_waiting={waiting}.0"
+        )
+    };
+    let json = |waiting| {
+        format!(
+            r#"JSON {{"named_metrics": {{"num_requests_waiting": {waiting}.0, "kv_cache_usage_perc": 0.9}}}}"#
+        )
+    };
+    let others = |_| "TEXT cpu_utilization=0.9, named_metrics.num_requests_running=9".to_owned();
+    let (by_text, by_json) = (caps_by_report(3, text), caps_by_report(3, json));
+    for caps in [&by_text, &by_json] {
+        let late = &caps[20..];
+        assert!(late.iter().all(|cap| (3..=5).contains(cap)), "{caps:?}");
+    }
+    let never = caps_by_report(100, text);
+    let silent = caps_by_report(3, others);
+    for caps in [never, silent] {
+        assert!(caps.iter().all(|cap| *cap >= 200), "{caps:?}");
+    }
 }

