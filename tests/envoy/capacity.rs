@@ -365,3 +365,23 @@ async fn a_learned_cap_follows_what_the_server_can_do() {
     .await;
     expect_rest(&fleet).await;
 }
+
+#[tokio::test]
+async fn a_reported_queue_lowers_a_learned_cap() {
+    let config = json!({
+        "upstreams": [{ "cluster": "a", "max_in_flight": "auto" }], "lease": "5m",
+        "admission": { "queue": { "max_wait": "5m" } },
+    });
+    let each = Duration::from_millis(2);
+    let fleet = fleet(2, Behaviour::ServeAndReport { each }, &config).await;
+    // The load is always the same: only the reports tell anything.
+    eventually("a cap that leaves no queue", SOON, async || {
+        assert_eq!(fleet.load(24, 10).await, vec![200; 240]);
+        match shown_cap(&fleet).await {
+            cap @ 1..=4 => Ok(cap),
+            cap => Err(format!("{cap}")),
+        }
+    })
+    .await;
+    expect_rest(&fleet).await;
+}

@@ -35,7 +35,7 @@ fn state(now: Timestamp) -> MemberState {
 /// The same, and what an upstream takes at once.
 fn capped(now: Timestamp) -> MemberState {
     let mut state = state(now);
-    state.limit.succeed(4.0, 5.0, 0.5);
+    state.limit.succeed(4.0, 5.0, 0.5, at(1));
     state
 }
 

@@ -32,6 +32,8 @@ pub(crate) enum Behaviour {
     },
     /// Answers one request after the other, each after a while of its own.
     Serve { each: Duration },
+    /// The same, and each answer says how many requests wait, as vLLM's do.
+    ServeAndReport { each: Duration },
     /// Answers so many at a time, each after a while, and says 503 to more.
     Limited { slots: usize, each: Duration },
     /// Cuts the connection at once, without an answer.
@@ -382,6 +384,18 @@ async fn handle(
             let _turn = shared.turn.lock().await;
             tokio::time::sleep(each).await;
             response(200, ReplyBody::Left(Full::from("answered\n")))
+        }
+        Behaviour::ServeAndReport { each } => {
+            request.into_body().collect().await.map_err(|_| Cut)?;
+            let _turn = shared.turn.lock().await;
+            tokio::time::sleep(each).await;
+            // All but this one and the next.
+            let waiting = shared.open.load(Ordering::SeqCst).saturating_sub(2);
+            let report = format!("TEXT named_metrics.num_requests_waiting={waiting}.0");
+            let mut answer = response(200, ReplyBody::Left(Full::from("answered\n")));
+            let report = HeaderValue::from_str(&report).unwrap();
+            answer.headers_mut().insert("endpoint-load-metrics", report);
+            answer
         }
         Behaviour::Limited { slots, each } => {
             let is_full = shared.open.load(Ordering::SeqCst) > slots;
