@@ -233,34 +233,34 @@ fn devices_run_out_of_memory_unless_the_gateway_knows_them() {
     }
 }
 
-/// A figure without a cap, with the right one and with a learned one, over two seeds.
-fn with_caps(case: &Case<'_>, figure: impl Fn(&PolicyResult) -> f64) -> [f64; 3] {
-    let policies = &case.scenario.policies[1..];
-    let result = run_case(case, policies, 2, NonZeroUsize::new(2).unwrap()).unwrap();
-    let figures: Vec<f64> = result.policies.iter().map(figure).collect();
-    println!("{}, {case}: {figures:?}", case.scenario.name);
-    figures.try_into().unwrap()
+/// A figure without a cap and with a learned one, at the highest load of the scenario.
+fn with_and_without_learned_caps(
+    scenario: &Scenario,
+    figure: impl Fn(&PolicyResult) -> f64,
+) -> [f64; 2] {
+    let [_, none, _, learned] = &scenario.policies[..] else {
+        panic!("{}: other policies", scenario.name);
+    };
+    let policies = [none.clone(), learned.clone()];
+    let cases = scenario.cases().unwrap();
+    let case = cases.last().unwrap();
+    let result = run_case(case, &policies, 1, NonZeroUsize::new(2).unwrap()).unwrap();
+    let figures = [0, 1].map(|place| figure(&result.policies[place]));
+    println!("{}, {case}: {figures:?}", scenario.name);
+    figures
 }
 
+/// The table in docs/capacity.md has the losses: the greatest are on slots at 90 %.
 #[test]
 fn a_learned_cap_loses_little_on_batching_servers_and_less_than_half_on_slots() {
-    for name in [
-        "learned-slots-1",
-        "learned-slots-4-unequal",
-        "learned-slots-16",
-        "learned-slots-16-unequal",
-        "learned-batching",
-        "learned-batching-unequal",
+    for (name, most) in [
+        ("learned-slots-1", 1.5),
+        ("learned-slots-16-unequal", 2.0),
+        ("learned-batching", 1.15),
     ] {
         let scenario = Scenario::load(name).unwrap();
-        for case in scenario.cases().unwrap() {
-            let [none, _, learned] = with_caps(&case, |it| it.steady.p99.value);
-            if name.starts_with("learned-batching") {
-                assert!(learned < 1.15 * none, "{name}, {case}: {learned}, {none}");
-            }
-            // Losses are in docs/capacity.md: the greatest is on slots at 90 %.
-            assert!(learned < 2.0 * none, "{name}, {case}: {learned}, {none}");
-        }
+        let [none, learned] = with_and_without_learned_caps(&scenario, |it| it.steady.p99.value);
+        assert!(learned < most * none, "{name}: {learned}, {none}");
     }
 }
 
@@ -268,15 +268,12 @@ fn a_learned_cap_loses_little_on_batching_servers_and_less_than_half_on_slots() 
 fn under_overload_a_learned_cap_keeps_what_none_keeps() {
     for (name, more) in [
         ("learned-slots-1-overload", 1.0),
-        ("learned-slots-4-overload", 0.95),
         ("learned-slots-16-overload", 0.98),
         ("learned-batching-overload", 0.95),
     ] {
         let scenario = Scenario::load(name).unwrap();
-        for case in scenario.cases().unwrap() {
-            let in_time = |it: &PolicyResult| it.steady.within_goal.unwrap();
-            let [none, _, learned] = with_caps(&case, in_time);
-            assert!(learned > more * none, "{name}: {learned}, {none}");
-        }
+        let in_time = |it: &PolicyResult| it.steady.within_goal.unwrap();
+        let [none, learned] = with_and_without_learned_caps(&scenario, in_time);
+        assert!(learned > more * none, "{name}: {learned}, {none}");
     }
 }
