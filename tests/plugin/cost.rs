@@ -4,6 +4,7 @@
 
 use crate::fleet::{address, config, picked};
 use crate::host::{CallTable, HeaderMap, Plugin, Process, Property, Root, Vm};
+use crate::observe::METADATA;
 use std::time::Duration;
 
 /// Most host calls in a request's whole life, and most bytes copied across the
@@ -29,15 +30,6 @@ const POST: [(&str, &str); 6] = [
     (":scheme", "http"),
     ("content-type", "application/json"),
     ("content-length", "1000"),
-];
-
-/// What names the upstream that Envoy chose where the filter did not.
-const METADATA: [&str; 5] = [
-    "xds",
-    "upstream_host_metadata",
-    "filter_metadata",
-    "paceline",
-    "upstream",
 ];
 
 /// A worker that has found its feet: lane claimed, metrics of all upstreams defined.

@@ -11,7 +11,8 @@ use std::time::Duration;
 const OBSERVE: &str = r#"{ "mode": "observe", "explain": true, "access_log": true,
     "upstreams": [ { "cluster": "gpu-a" }, { "cluster": "gpu-b" } ] }"#;
 
-const METADATA: [&str; 5] = [
+/// What names the upstream that Envoy chose where the filter did not.
+pub(crate) const METADATA: [&str; 5] = [
     "xds",
     "upstream_host_metadata",
     "filter_metadata",

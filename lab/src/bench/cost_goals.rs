@@ -1,10 +1,6 @@
 //! What the filter may cost on a real Envoy.
 
-use tabled::builder::Builder;
-use tabled::settings::Style;
-
-use super::goals::verdict;
-use super::{Answer, Row};
+use super::{Answer, Goal, Row};
 
 /// Processor time over that of no filter, 8 upstreams, one worker.
 const RATIO: f64 = 1.30;
@@ -15,52 +11,28 @@ const CAPS: f64 = 1.1;
 /// The same ratio with the most workers over that with one.
 const MOST_TO_ONE: f64 = 1.0;
 
-/// A figure beside its goal.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CostGoal {
-    /// Which figure.
-    pub figure: String,
-    /// What was measured.
-    pub measured: f64,
-    /// What it may be.
-    pub at_most: f64,
-}
-
-impl CostGoal {
-    /// Whether the goal is missed, by what the table shows: hundredths.
-    #[must_use]
-    pub fn is_missed(&self) -> bool {
-        (self.measured * 100.0).round() > (self.at_most * 100.0).round()
-    }
-}
-
 /// Of the measured points of small whole messages: with one worker at 8 upstreams, and at 256 over that; and what caps add.
 #[must_use]
-pub fn overhead_goals(rows: &[Row]) -> Vec<CostGoal> {
+pub fn overhead_goals(rows: &[Row]) -> Vec<Goal> {
     let of = |upstreams| {
         ratio(rows, |row| {
             row.case.upstreams == upstreams && row.case.workers == 1
         })
     };
-    let few = of(8).map(|ratio| CostGoal {
-        figure: "CPU ratio to none, 8 upstreams, one worker".to_owned(),
-        measured: ratio,
-        at_most: RATIO,
+    let few = of(8).map(|ratio| {
+        let figure = "CPU ratio to none, 8 upstreams, one worker";
+        Goal::at_most(figure, ratio, RATIO)
     });
-    let many = of(8).zip(of(256)).map(|(few, many)| CostGoal {
-        figure: "that ratio at 256 upstreams over that at 8".to_owned(),
-        measured: many / few,
-        at_most: MANY_TO_FEW,
+    let many = of(8).zip(of(256)).map(|(few, many)| {
+        let figure = "that ratio at 256 upstreams over that at 8";
+        Goal::at_most(figure, many / few, MANY_TO_FEW)
     });
     let caps = |workers: u32| {
         let row = small(rows, |row| {
             row.case.upstreams == 8 && row.case.workers == workers
         })?;
-        Some(CostGoal {
-            figure: format!("CPU with caps over that without, 8 upstreams, workers: {workers}"),
-            measured: row.caps_ratio,
-            at_most: CAPS,
-        })
+        let figure = format!("CPU with caps over that without, 8 upstreams, workers: {workers}");
+        Some(Goal::at_most(figure, row.caps_ratio, CAPS))
     };
     let goals = [few, many, caps(1), caps(2)];
     goals.into_iter().flatten().collect()
@@ -68,16 +40,15 @@ pub fn overhead_goals(rows: &[Row]) -> Vec<CostGoal> {
 
 /// Of points that differ in workers alone: the ratio with the most over that with one.
 #[must_use]
-pub fn worker_goals(rows: &[Row]) -> Vec<CostGoal> {
+pub fn worker_goals(rows: &[Row]) -> Vec<Goal> {
     let most = rows.iter().map(|row| row.case.workers).max().unwrap_or(1);
     if most == 1 {
         return Vec::new();
     }
     let of = |workers| ratio(rows, |row| row.case.workers == workers);
-    let goal = of(1).zip(of(most)).map(|(one, many)| CostGoal {
-        figure: format!("CPU ratio to none with {most} workers over that with one"),
-        measured: many / one,
-        at_most: MOST_TO_ONE,
+    let goal = of(1).zip(of(most)).map(|(one, many)| {
+        let figure = format!("CPU ratio to none with {most} workers over that with one");
+        Goal::at_most(figure, many / one, MOST_TO_ONE)
     });
     goal.into_iter().collect()
 }
@@ -90,25 +61,6 @@ fn ratio(rows: &[Row], is_it: impl Fn(&Row) -> bool) -> Option<f64> {
 fn small(rows: &[Row], is_it: impl Fn(&Row) -> bool) -> Option<&Row> {
     let is_small = |row: &Row| row.case.body_bytes <= 1_000 && row.case.answer == Answer::Whole;
     rows.iter().find(|row| is_small(row) && is_it(row))
-}
-
-/// The goals as a Markdown table; nothing where there are none.
-#[must_use]
-pub fn cost_goals_table(goals: &[CostGoal]) -> String {
-    if goals.is_empty() {
-        return String::new();
-    }
-    let mut table = Builder::default();
-    table.push_record(["goal", "at most", "measured", ""]);
-    for goal in goals {
-        table.push_record([
-            goal.figure.clone(),
-            format!("{:.2}", goal.at_most),
-            format!("{:.2}", goal.measured),
-            verdict(!goal.is_missed()).to_owned(),
-        ]);
-    }
-    table.build().with(Style::markdown()).to_string()
 }
 
 #[cfg(test)]
@@ -146,7 +98,7 @@ mod tests {
             streams.case.answer = Answer::Chunks(100);
             let rows = [streams, row(8, 2, 9.0), row(8, 1, few), row(256, 1, many)];
             let goals = overhead_goals(&rows);
-            goals.iter().map(CostGoal::is_missed).collect::<Vec<_>>()
+            goals.iter().map(Goal::is_missed).collect::<Vec<_>>()
         };
         // In these rows caps cost as much again as the filter does.
         assert_eq!(missed(1.30, 1.42), [false, false, true, true]);
@@ -163,21 +115,5 @@ mod tests {
         assert!(goal.figure.contains("12 workers") && goal.is_missed());
         assert!((goal.measured - 1.05).abs() < 1e-9);
         assert_eq!(worker_goals(&[row(8, 1, 1.2)]), []);
-    }
-
-    #[test]
-    fn the_table_says_what_is_missed() {
-        let goals = overhead_goals(&[row(8, 1, 1.2), row(256, 1, 1.5)]);
-        let table = cost_goals_table(&goals);
-        let lines: Vec<_> = table.lines().skip(2).collect();
-        assert!(
-            lines[0].contains("1.20") && lines[0].contains("met"),
-            "{table}"
-        );
-        assert!(
-            lines[1].contains("1.25") && lines[1].contains("**missed**"),
-            "{table}"
-        );
-        assert_eq!(cost_goals_table(&[]), "");
     }
 }

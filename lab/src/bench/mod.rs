@@ -11,6 +11,7 @@ mod compared;
 mod cost_goals;
 mod devices;
 mod faults;
+mod goal;
 mod goals;
 mod machine;
 mod memory;
@@ -26,17 +27,18 @@ mod wire;
 
 pub use answerer::{Answer, Answerer};
 pub use capacity::{
-    Goal, Shown, WaitError, goals_of_waiting, measure_equal_slots, measure_head_of_line,
-    measure_overload, measure_tenants, measure_unequal_slots, measure_wake_ups,
+    Shown, WaitError, measure_equal_slots, measure_head_of_line, measure_overload, measure_tenants,
+    measure_unequal_slots, measure_wake_ups,
 };
 pub use closed_loop::{DriveError, Driven, Load, Until, drive, posts};
 pub use compared::comparison_table;
-pub use cost_goals::{CostGoal, cost_goals_table, overhead_goals, worker_goals};
+pub use cost_goals::{overhead_goals, worker_goals};
 pub use devices::{Chooser, SharedGpus, SharedGpusError, SharedGpusRow, shared_gpus_table};
 pub use faults::{
     Check, Contender, Event, FaultError, Row as FaultRow, Run, Scenario as FaultScenario, Setup,
     fault_scenarios, faults_table, judge, run_together,
 };
+pub use goal::{Goal, measured_goals_table};
 pub use goals::{Checked, Missed, missed, to_bound, to_least_request};
 pub use machine::describe_machine;
 pub use memory::{MemoryRow, measure_memory, memory_table};

@@ -3,7 +3,6 @@
 //! Each part sends what a scenario `held-*` would simulate to emulated servers that take one request at a time, so that what is measured
 //! can be held against what is simulated of the same requests, such as one central queue.
 
-mod goal;
 mod head_of_line;
 mod overload;
 mod run;
@@ -11,7 +10,8 @@ mod slots;
 mod tenants;
 mod wake;
 
-pub use goal::{Goal, goals_of_waiting};
+use super::Goal;
+
 pub use head_of_line::measure_head_of_line;
 pub use overload::measure_overload;
 pub use run::WaitError;

@@ -5,8 +5,9 @@ use serde_json::json;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
+use super::Shown;
 use super::run::{Balancer, Stage, WaitError};
-use super::{Goal, Shown};
+use crate::bench::Goal;
 use crate::model::Time;
 use crate::report::seconds;
 use crate::simulate::{Call, Case, Ending, Length, Offered, Scenario};

@@ -2,8 +2,9 @@ use serde_json::json;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
+use super::Shown;
 use super::run::{Balancer, FOR_EVER, Ran, Stage, WaitError, steady};
-use super::{Goal, Shown};
+use crate::bench::Goal;
 use crate::report::seconds;
 use crate::simulate::{Case, Ending, Figures, Offered, Scenario, run_one};
 

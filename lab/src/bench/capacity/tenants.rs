@@ -4,8 +4,9 @@ use serde_json::json;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
+use super::Shown;
 use super::run::{Balancer, FOR_EVER, Stage, WaitError, steady};
-use super::{Goal, Shown};
+use crate::bench::Goal;
 use crate::model::Fleet;
 use crate::report::seconds;
 use crate::simulate::{Call, Scenario};

@@ -11,8 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 
+use super::Shown;
 use super::run::WaitError;
-use super::{Goal, Shown};
+use crate::bench::Goal;
 use crate::bench::closed_loop::{Load, Until, drive, posts};
 use crate::bench::wire::Wire;
 use crate::gateway::{Balancing, Gateway, Topology, filter_module};

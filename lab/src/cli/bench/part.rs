@@ -5,12 +5,12 @@ use clap::builder::PossibleValuesParser;
 
 use lab::bench::{
     Answer, Chooser, FaultScenario, Options, Row, Run, SIMULATED_FAULTS, SharedGpus, SharedGpusRow,
-    Trial, Until, comparison_table, cores, cost_goals_table, fault_scenarios, faults_table,
-    goals_of_waiting, goals_table, judge, measure_equal_slots, measure_head_of_line,
-    measure_memory, measure_overload, measure_start, measure_tenants, measure_unequal_slots,
-    measure_wake_ups, memory_table, missed, overhead_goals, render, run_together,
-    shared_gpus_table, short_trials, simulate_fault, simulated_faults_table, simulated_table,
-    split_by_cores, start_table, trials, worker_goals, workers_table,
+    Trial, Until, comparison_table, cores, fault_scenarios, faults_table, goals_table, judge,
+    measure_equal_slots, measure_head_of_line, measure_memory, measure_overload, measure_start,
+    measure_tenants, measure_unequal_slots, measure_wake_ups, measured_goals_table, memory_table,
+    missed, overhead_goals, render, run_together, shared_gpus_table, short_trials, simulate_fault,
+    simulated_faults_table, simulated_table, split_by_cores, start_table, trials, worker_goals,
+    workers_table,
 };
 use lab::gateway::filter_module;
 use lab::report::latency_svg;
@@ -194,7 +194,7 @@ impl Waiting {
                 Self::WakeUps => measure_wake_ups().await,
             }
         })?;
-        let goals = goals_of_waiting(&measured.goals);
+        let goals = measured_goals_table(&measured.goals);
         // The page says which goals are missed; only what is void is an error.
         Ok(Shown {
             broken: measured.remarks,
@@ -290,7 +290,7 @@ fn measure_overhead(args: &Args) -> anyhow::Result<Shown> {
         });
     }
     let rows = overhead::measure_all(&cases, &options(args)?)?;
-    let goals = cost_goals_table(&overhead_goals(&rows));
+    let goals = measured_goals_table(&overhead_goals(&rows));
     Ok(Shown {
         // The long form reports what is; the goals stand in the page.
         broken: rows
@@ -323,7 +323,7 @@ fn by_workers(args: &Args) -> anyhow::Result<Shown> {
     };
     let rows = overhead::measure_all(&worker_cases(&workers), &options)?;
     let table = workers_table(&rows, &left_out, cores);
-    let goals = cost_goals_table(&worker_goals(&rows));
+    let goals = measured_goals_table(&worker_goals(&rows));
     Ok(Shown {
         broken: Vec::new(),
         sections: vec![("workers", format!("{table}\n\n{goals}"))],

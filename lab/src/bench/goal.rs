@@ -1,13 +1,17 @@
+//! Figures beside what they should be.
+
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
-use crate::bench::goals::verdict;
+use super::goals::verdict;
 
 /// A figure beside what it should be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Goal {
-    figure: String,
-    measured: f64,
+    /// Which figure.
+    pub figure: String,
+    /// What was measured.
+    pub measured: f64,
     allowed: Allowed,
 }
 
@@ -52,7 +56,7 @@ impl Goal {
 
 /// The goals as a Markdown table; nothing where there are none.
 #[must_use]
-pub fn goals_of_waiting(goals: &[Goal]) -> String {
+pub fn measured_goals_table(goals: &[Goal]) -> String {
     if goals.is_empty() {
         return String::new();
     }
@@ -90,10 +94,10 @@ mod tests {
     #[test]
     fn the_table_says_what_is_missed() {
         let goals = [Goal::at_most("a", 2.0, 1.0), Goal::at_least("b", 2.0, 1.0)];
-        let table = goals_of_waiting(&goals);
+        let table = measured_goals_table(&goals);
         let lines: Vec<_> = table.lines().skip(2).collect();
         assert!(lines[0].contains("at most 1.00") && lines[0].contains("**missed**"));
         assert!(lines[1].contains("at least 1.00") && lines[1].contains("met"));
-        assert_eq!(goals_of_waiting(&[]), "");
+        assert_eq!(measured_goals_table(&[]), "");
     }
 }
