@@ -180,9 +180,12 @@ fn endpoints(text: &str) -> Result<Server, Failure> {
     Server::parse(place).map_err(refuse)
 }
 
-/// The value of an option for a socket.
+/// The value of an option for a socket, also as the URL that is printed elsewhere.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
+    let place = text.strip_prefix("http://").unwrap_or(text);
+    let place = place.strip_suffix('/').unwrap_or(place);
+    place
+        .parse()
         .map_err(|_| "give an IP address and a port, such as 127.0.0.1:9901".to_owned())
 }
 

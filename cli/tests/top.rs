@@ -71,7 +71,13 @@ impl Terminal {
         };
         tcsetwinsize(&terminal, size).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_paceline"))
-            .args(["top", "--interval", "0.1", "--admin", &admin.to_string()])
+            .args([
+                "top",
+                "--interval",
+                "0.1",
+                "--admin",
+                &format!("http://{admin}/"),
+            ])
             .env("TERM", "xterm")
             .stdin(OwnedFd::from(terminal.try_clone().unwrap()))
             .stdout(OwnedFd::from(terminal.try_clone().unwrap()))
