@@ -323,16 +323,19 @@ async fn shown_cap(fleet: &Fleet) -> u64 {
     stats.total("paceline_max_in_flight")
 }
 
-#[tokio::test]
-async fn a_learned_cap_follows_what_the_server_can_do() {
+/// One server, which does one request after the other, behind a cap that is learned.
+async fn learning(reports: bool) -> Fleet {
     let config = json!({
         "upstreams": [{ "cluster": "a", "max_in_flight": "auto" }], "lease": "5m",
         "admission": { "queue": { "max_wait": "5m" } },
     });
-    let one_by_one = Behaviour::Serve {
-        each: Duration::from_millis(2),
-    };
-    let fleet = fleet(2, one_by_one, &config).await;
+    let each = Duration::from_millis(2);
+    fleet(2, Behaviour::Serve { each, reports }, &config).await
+}
+
+#[tokio::test]
+async fn a_learned_cap_follows_what_the_server_can_do() {
+    let fleet = learning(false).await;
     eventually(
         "a cap for a server that does one at a time",
         2 * SOON,
@@ -368,12 +371,7 @@ async fn a_learned_cap_follows_what_the_server_can_do() {
 
 #[tokio::test]
 async fn a_reported_queue_lowers_a_learned_cap() {
-    let config = json!({
-        "upstreams": [{ "cluster": "a", "max_in_flight": "auto" }], "lease": "5m",
-        "admission": { "queue": { "max_wait": "5m" } },
-    });
-    let each = Duration::from_millis(2);
-    let fleet = fleet(2, Behaviour::ServeAndReport { each }, &config).await;
+    let fleet = learning(true).await;
     // The load is always the same: only the reports tell anything.
     eventually("a cap that leaves no queue", SOON, async || {
         assert_eq!(fleet.load(24, 10).await, vec![200; 240]);

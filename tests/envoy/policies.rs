@@ -155,12 +155,8 @@ async fn shortest_expected_delay_fills_in_proportion_to_speed() {
     for workers in WORKERS {
         let policy = json!({ "name": "shortest_expected_delay", "exploration": 0 });
         let mut fleet = Fleet::start_on(workers, 2, Behaviour::OK, &one_pool(2, policy)).await;
-        fleet.upstreams[0].set(Behaviour::Serve {
-            each: Duration::from_millis(20),
-        });
-        fleet.upstreams[1].set(Behaviour::Serve {
-            each: Duration::from_millis(80),
-        });
+        fleet.upstreams[0].set(Behaviour::serving(Duration::from_millis(20)));
+        fleet.upstreams[1].set(Behaviour::serving(Duration::from_millis(80)));
         fleet.load(4, 30).await;
         // Four times slower: ten requests that wait in line are done soonest 8
         // to 2, give or take one for noise in what was measured.
@@ -177,7 +173,7 @@ async fn shortest_expected_delay_treats_equals_alike() {
     for workers in WORKERS {
         let config = one_pool(4, "shortest_expected_delay");
         let each = Duration::from_millis(20);
-        let mut fleet = Fleet::start_on(workers, 4, Behaviour::Serve { each }, &config).await;
+        let mut fleet = Fleet::start_on(workers, 4, Behaviour::serving(each), &config).await;
         fleet.load(6, 25).await;
         let counts = hold_and_count(&mut fleet, 12).await;
         assert!(

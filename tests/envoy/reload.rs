@@ -60,8 +60,8 @@ async fn what_was_learned_is_kept() {
         let mut config = one_pool(2, policy);
         let mut fleet = reloadable(workers, 2, Behaviour::OK, &config).await;
         let (fast, slow) = (Duration::from_millis(5), Duration::from_millis(100));
-        fleet.upstreams[0].set(Behaviour::Serve { each: fast });
-        fleet.upstreams[1].set(Behaviour::Serve { each: slow });
+        fleet.upstreams[0].set(Behaviour::serving(fast));
+        fleet.upstreams[1].set(Behaviour::serving(slow));
         fleet.load(4, 40).await;
 
         config["explain"] = json!(true);

@@ -30,10 +30,9 @@ pub(crate) enum Behaviour {
         after: Duration,
         retry_after: Option<u32>,
     },
-    /// Answers one request after the other, each after a while of its own.
-    Serve { each: Duration },
-    /// The same, and each answer says how many requests wait, as vLLM's do.
-    ServeAndReport { each: Duration },
+    /// Answers one request after the other, each after a while of its own. If it reports,
+    /// each answer says how many requests wait, as vLLM's do.
+    Serve { each: Duration, reports: bool },
     /// Answers so many at a time, each after a while, and says 503 to more.
     Limited { slots: usize, each: Duration },
     /// Cuts the connection at once, without an answer.
@@ -52,6 +51,14 @@ impl Behaviour {
             status: 200,
             after,
             retry_after: None,
+        }
+    }
+
+    /// `200 OK`, one after the other.
+    pub(crate) const fn serving(each: Duration) -> Self {
+        Self::Serve {
+            each,
+            reports: false,
         }
     }
 
@@ -379,22 +386,18 @@ async fn handle(
             }
             answer
         }
-        Behaviour::Serve { each } => {
+        Behaviour::Serve { each, reports } => {
             request.into_body().collect().await.map_err(|_| Cut)?;
             let _turn = shared.turn.lock().await;
             tokio::time::sleep(each).await;
-            response(200, ReplyBody::Left(Full::from("answered\n")))
-        }
-        Behaviour::ServeAndReport { each } => {
-            request.into_body().collect().await.map_err(|_| Cut)?;
-            let _turn = shared.turn.lock().await;
-            tokio::time::sleep(each).await;
-            // All but this one and the next.
-            let waiting = shared.open.load(Ordering::SeqCst).saturating_sub(2);
-            let report = format!("TEXT named_metrics.num_requests_waiting={waiting}.0");
             let mut answer = response(200, ReplyBody::Left(Full::from("answered\n")));
-            let report = HeaderValue::from_str(&report).unwrap();
-            answer.headers_mut().insert("endpoint-load-metrics", report);
+            if reports {
+                // All but this one and the next.
+                let waiting = shared.open.load(Ordering::SeqCst).saturating_sub(2);
+                let report = format!("TEXT named_metrics.num_requests_waiting={waiting}.0");
+                let report = HeaderValue::from_str(&report).unwrap();
+                answer.headers_mut().insert("endpoint-load-metrics", report);
+            }
             answer
         }
         Behaviour::Limited { slots, each } => {
